@@ -1,0 +1,99 @@
+# minerva/core: our own C++ between Cython and llama.cpp. Declarations, nothing else.
+from libc.stdint cimport int32_t, uint32_t
+from libcpp cimport bool as cbool
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+from minerva.llama cimport (
+    llama_context, llama_logit_bias, llama_model, llama_pos, llama_seq_id, llama_token, llama_vocab,
+)
+
+cdef extern from "row_sampler.h" namespace "minerva" nogil:
+    cdef cppclass GrammarSpec:
+        string source
+        cbool lazy
+        vector[string] trigger_patterns
+        vector[llama_token] trigger_tokens
+        vector[llama_token] prefill
+
+    cdef cppclass SamplingConfig:
+        float temperature
+        int32_t top_k
+        float top_p
+        float min_p
+        float typical_p
+        float repeat_penalty
+        int32_t repeat_last_n
+        float frequency_penalty
+        float presence_penalty
+        uint32_t seed
+        cbool ignore_eos
+        int32_t top_logprobs
+        vector[llama_logit_bias] logit_bias
+        GrammarSpec grammar
+
+    cdef cppclass Logprob:
+        llama_token token
+        float logprob
+
+    cdef cppclass RowSampler:
+        void accept_prompt(llama_token token) except +
+        const vector[Logprob] & logprobs()
+
+cdef extern from "text_stream.h" namespace "minerva" nogil:
+    void append_utf8(const char * bytes, size_t n, string & out) except +
+
+    cdef cppclass TextStream:
+        void flush(string & out) except +
+        int stop_index()
+
+cdef extern from "batch.h" namespace "minerva" nogil:
+    cdef enum class Ending(int):
+        NONE
+        STOP_TOKEN
+        STOP_STRING
+
+    cdef cppclass Head:
+        Head(const llama_vocab * vocab, const SamplingConfig & config, vector[string] stops,
+             vector[llama_token] stop_tokens, vector[llama_token] shown_special) except +
+        RowSampler sampler
+        TextStream stream
+        llama_token token
+        Ending ending
+        string text
+        string error
+
+    string piece_of(const llama_vocab * vocab, llama_token token, cbool special) except +
+
+    cdef cppclass CBatch "minerva::Batch":
+        CBatch(int32_t n_tokens_max) except +
+        void clear()
+        cbool add(llama_token token, llama_pos pos, llama_seq_id seq, Head * head, cbool logits) except +
+        int32_t run(llama_context * ctx, int n_threads) except +
+        int32_t size()
+        int32_t capacity()
+        const vector[Head *] & heads()
+
+cdef extern from "chat_format.h" namespace "minerva" nogil:
+    cdef cppclass RenderedChat:
+        string prompt
+        GrammarSpec grammar
+        vector[llama_token] preserved_tokens
+        vector[string] stops
+        cbool plain
+        cbool supports_thinking
+
+    cdef cppclass CChatTemplate "minerva::ChatTemplate":
+        CChatTemplate(const llama_model * model, const string & source) except +
+        RenderedChat render(const string & request) except +
+        string source() except +
+
+    cdef cppclass CChatParser "minerva::ChatParser":
+        CChatParser(const RenderedChat & chat) except +
+        string push(const string & text, cbool last) except +
+
+    string grammar_of_schema(const string & schema) except +
+
+cdef extern from "log_ring.h" namespace "minerva" nogil:
+    void install_log_ring()
+    vector[string] drain_log_ring() except +

@@ -1,0 +1,111 @@
+#include "batch.h"
+
+#include <exception>
+
+namespace minerva {
+
+Head::Head(const llama_vocab * vocab, const SamplingConfig & config, std::vector<std::string> stops,
+           std::vector<llama_token> stop_tokens, std::vector<llama_token> shown_special)
+    : vocab(vocab), sampler(vocab, config), stream(std::move(stops)), ignore_eos(config.ignore_eos),
+      stop_tokens(stop_tokens.begin(), stop_tokens.end()),
+      shown_special(shown_special.begin(), shown_special.end()) {}
+
+std::string piece_of(const llama_vocab * vocab, llama_token token, bool special) {
+    std::string piece(32, '\0');
+    int32_t n = llama_token_to_piece(vocab, token, piece.data(), (int32_t) piece.size(), 0, special);
+    if (n < 0) {
+        piece.resize(-n);
+        n = llama_token_to_piece(vocab, token, piece.data(), (int32_t) piece.size(), 0, special);
+    }
+    piece.resize(n < 0 ? 0 : n);
+    return piece;
+}
+
+void Head::take(float * logits) {
+    text.clear();
+    error.clear();
+    ending = Ending::NONE;
+    try {
+        token = sampler.sample(logits);
+    } catch (const std::exception & e) {
+        error = e.what();
+        return;
+    }
+    if (stop_tokens.count(token) || (!ignore_eos && llama_vocab_is_eog(vocab, token))) {
+        ending = Ending::STOP_TOKEN;
+        stream.flush(text);
+        return;
+    }
+    char small[64];
+    const bool special = shown_special.count(token) > 0;
+    const int32_t n = llama_token_to_piece(vocab, token, small, sizeof(small), 0, special);
+    bool stopped = false;
+    if (n >= 0) {
+        stopped = stream.push(small, n, text);
+    } else {
+        const std::string piece = piece_of(vocab, token, special);
+        stopped = stream.push(piece.data(), piece.size(), text);
+    }
+    if (stopped) {
+        ending = Ending::STOP_STRING;
+    }
+}
+
+Batch::Batch(int32_t n_tokens_max) : capacity_(n_tokens_max), n_seq_ids_(n_tokens_max, 1), seq_ids_(n_tokens_max) {
+    tokens_.reserve(n_tokens_max);
+    positions_.reserve(n_tokens_max);
+    wants_logits_.reserve(n_tokens_max);
+    for (auto & id : seq_ids_) {
+        seq_id_ptrs_.push_back(&id);
+    }
+}
+
+void Batch::clear() {
+    tokens_.clear();
+    positions_.clear();
+    wants_logits_.clear();
+    heads_.clear();
+    head_rows_.clear();
+}
+
+bool Batch::add(llama_token token, llama_pos pos, llama_seq_id seq, Head * head, bool logits) {
+    const int32_t row = size();
+    if (row >= capacity_) {
+        return false;
+    }
+    tokens_.push_back(token);
+    positions_.push_back(pos);
+    seq_ids_[row] = seq;
+    wants_logits_.push_back(head != nullptr || logits);
+    if (head) {
+        heads_.push_back(head);
+        head_rows_.push_back(row);
+    }
+    return true;
+}
+
+int32_t Batch::run(llama_context * ctx, int n_threads) {
+    llama_batch batch = { size(), tokens_.data(), nullptr, positions_.data(), n_seq_ids_.data(), seq_id_ptrs_.data(),
+                          wants_logits_.data() };
+    const int32_t rc = llama_decode(ctx, batch);
+    if (rc != 0) {
+        return rc;
+    }
+    const int n = (int) heads_.size();
+    head_logits_.resize(n);
+    for (int i = 0; i < n; ++i) {
+        head_logits_[i] = llama_get_logits_ith(ctx, head_rows_[i]);
+    }
+#ifdef _OPENMP
+    // The same team size as the graph's, so that libgomp keeps its threads.
+#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads) if (n > 1)
+#else
+    (void) n_threads;
+#endif
+    for (int i = 0; i < n; ++i) {
+        heads_[i]->take(head_logits_[i]);
+    }
+    return 0;
+}
+
+} // namespace minerva

@@ -1,0 +1,123 @@
+#include "text_stream.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace minerva {
+
+namespace {
+
+constexpr const char * REPLACEMENT = "\xEF\xBF\xBD";
+
+// Length of the well-formed character at p (Unicode 15, table 3-7), 0 when malformed; `more` is set when the
+// bytes end inside a character that is well-formed so far.
+size_t character(const uint8_t * p, size_t n, bool & more) {
+    more = false;
+    const uint8_t lead = p[0];
+    if (lead < 0x80) {
+        return 1;
+    }
+    size_t  length = 0;
+    uint8_t low = 0x80, high = 0xBF;
+    if (lead >= 0xC2 && lead <= 0xDF) {
+        length = 2;
+    } else if (lead >= 0xE0 && lead <= 0xEF) {
+        length = 3;
+        low  = lead == 0xE0 ? 0xA0 : 0x80;
+        high = lead == 0xED ? 0x9F : 0xBF;
+    } else if (lead >= 0xF0 && lead <= 0xF4) {
+        length = 4;
+        low  = lead == 0xF0 ? 0x90 : 0x80;
+        high = lead == 0xF4 ? 0x8F : 0xBF;
+    } else {
+        return 0;
+    }
+    for (size_t i = 1; i < length; ++i) {
+        if (i >= n) {
+            more = true;
+            return 0;
+        }
+        if (p[i] < low || p[i] > high) {
+            return 0;
+        }
+        low = 0x80;
+        high = 0xBF;
+    }
+    return length;
+}
+
+} // namespace
+
+void append_utf8(const char * bytes, size_t n, std::string & out) {
+    const uint8_t * p = reinterpret_cast<const uint8_t *>(bytes);
+    size_t i = 0;
+    while (i < n) {
+        bool         more   = false;
+        const size_t length = character(p + i, n - i, more);
+        if (length > 0) {
+            out.append(bytes + i, length);
+            i += length;
+        } else {
+            out.append(REPLACEMENT);
+            i = more ? n : i + 1;
+        }
+    }
+}
+
+size_t incomplete_tail(const char * bytes, size_t n) {
+    const uint8_t * p = reinterpret_cast<const uint8_t *>(bytes);
+    for (size_t back = 1; back <= std::min<size_t>(3, n); ++back) {
+        const uint8_t byte = p[n - back];
+        if (byte >= 0xC0) {
+            bool more = false;
+            character(p + n - back, back, more);
+            return more ? back : 0;
+        }
+        if (byte < 0x80) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+size_t TextStream::stop_prefix() const {
+    size_t longest = 0;
+    for (const auto & stop : stops_) {
+        for (size_t n = std::min(stop.size() - 1, held_.size()); n > longest; --n) {
+            if (held_.compare(held_.size() - n, n, stop, 0, n) == 0) {
+                longest = n;
+                break;
+            }
+        }
+    }
+    return longest;
+}
+
+bool TextStream::push(const char * bytes, size_t n, std::string & out) {
+    held_.append(bytes, n);
+    size_t first = std::string::npos;
+    for (size_t i = 0; i < stops_.size(); ++i) {
+        const size_t at = held_.find(stops_[i]);
+        if (at < first) {
+            first = at;
+            stop_index_ = (int) i;
+        }
+    }
+    if (first != std::string::npos) {
+        append_utf8(held_.data(), first, out);
+        held_.clear();
+        return true;
+    }
+    const size_t shown = held_.size() - stop_prefix();
+    const size_t whole = shown - incomplete_tail(held_.data(), shown);
+    append_utf8(held_.data(), whole, out);
+    held_.erase(0, whole);
+    return false;
+}
+
+void TextStream::flush(std::string & out) {
+    append_utf8(held_.data(), held_.size(), out);
+    held_.clear();
+}
+
+} // namespace minerva

@@ -1,0 +1,19 @@
+"""What an engine has done since it started; monotonic, read from other threads."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Counters(msgspec.Struct):
+    """Tokens, steps and requests; `step_s` is the time spent inside llama.cpp, in seconds."""
+
+    steps: int = 0
+    step_s: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    requests_finished: int = 0
+    requests_cancelled: int = 0
+    requests_failed: int = 0
+    preemptions: int = 0

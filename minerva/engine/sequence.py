@@ -1,0 +1,62 @@
+"""A request while it lives in the engine: its tokens, how far they are computed, and where."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minerva._core import Sampler
+    from minerva.engine.output import Output
+
+
+class Status(enum.Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """`tokens` is the prompt and what was generated after it; the first `computed` of them are in the KV cache.
+
+    Nothing tells prefill from decode: a running sequence is one whose `computed` chases `len(tokens)`. `deadline`
+    and the times are readings of the engine's clock, in seconds. A smaller `priority` goes first.
+    """
+
+    id: int
+    tokens: list[int]
+    sampler: Sampler
+    max_tokens: int | None
+    emit: Callable[[Output], None]
+    priority: int = 0
+    deadline: float | None = None
+    arrived: float = 0.0
+
+    prompt_len: int = 0
+    computed: int = 0
+    cached: int = 0
+    slot: int = -1
+    status: Status = Status.WAITING
+    wants_logprobs: bool = False
+    admitted: float | None = None
+    first_token: float | None = None
+
+    def __post_init__(self) -> None:
+        self.prompt_len = len(self.tokens)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that are not computed yet; at least one until the sequence ends."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def decoding(self) -> bool:
+        """True when the next step gives it a token for one token computed."""
+        return self.remaining == 1 and self.generated > 0

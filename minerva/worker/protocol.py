@@ -1,0 +1,145 @@
+"""Frames between the gateway and a worker: msgpack with a four-byte little-endian length in front.
+
+Gateway → worker: `Load`, then `Generate`, `Cancel`, `Tokenize`, `Detokenize`, `ApplyTemplate`, `Ping`, `Shutdown`.
+Worker → gateway: `Loading`, `Ready`, `LoadFailed`, then `Events` (everything one step produced, in one
+frame), `Reply` (to the three text calls) and `Pong`.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+import msgspec
+
+from minerva.engine.messages import ChatPrompt as ChatPrompt
+from minerva.engine.messages import Delta as Delta
+from minerva.engine.messages import Event as Event
+from minerva.engine.messages import Failed as Failed
+from minerva.engine.messages import Finished as Finished
+from minerva.engine.messages import Prompt as Prompt
+from minerva.engine.messages import Started as Started
+from minerva.engine.messages import TextPrompt as TextPrompt
+from minerva.engine.messages import TokenLogprob as TokenLogprob
+from minerva.engine.messages import TokenPrompt as TokenPrompt
+from minerva.engine.messages import ToolCallDelta as ToolCallDelta
+from minerva.engine.options import EngineOptions
+from minerva.engine.params import SamplingParams
+
+MAX_FRAME = 256 * 1024 * 1024
+"""Bytes. A longer frame means that the stream is out of step: the connection is closed."""
+
+HEADER = struct.Struct("<I")
+
+
+class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    pass
+
+
+class Load(Frame):
+    """The first frame to a worker: which model to load, and how."""
+
+    options: EngineOptions
+
+
+class Generate(Frame):
+    id: int
+    prompt: Prompt
+    sampling: SamplingParams
+    priority: int = 0
+    timeout_s: float | None = None
+
+
+class Cancel(Frame):
+    id: int
+
+
+class Tokenize(Frame):
+    id: int
+    text: str
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+class Detokenize(Frame):
+    id: int
+    tokens: list[int]
+
+
+class ApplyTemplate(Frame):
+    id: int
+    prompt: ChatPrompt
+
+
+class Ping(Frame):
+    sent: float
+
+
+class Shutdown(Frame):
+    """Stop reading requests; end when the running ones have ended."""
+
+
+class Events(Frame):
+    items: list[Event]
+
+
+class Reply(Frame):
+    id: int
+    tokens: list[int] = []
+    pieces: list[bytes] = []
+    text: str = ""
+
+
+class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What only a loaded model can tell. Sizes are in bytes, contexts in tokens."""
+
+    architecture: str
+    description: str
+    n_ctx: int
+    n_ctx_train: int
+    n_slots: int
+    n_cells: int
+    n_vocab: int
+    n_params: int
+    size: int
+    device: str
+    gpu_layers: int
+    threads: int
+    kv_unified: bool
+    template: str
+    notes: list[str] = []
+
+
+class Loading(Frame):
+    progress: float
+
+
+class Ready(Frame):
+    model: WorkerModel
+
+
+class LoadFailed(Frame):
+    error: str
+    message: str
+
+
+class Pong(Frame):
+    sent: float
+    running: int
+    waiting: int
+    counters: dict[str, float]
+
+
+ToWorker: TypeAlias = Load | Generate | Cancel | Tokenize | Detokenize | ApplyTemplate | Ping | Shutdown
+ToGateway: TypeAlias = Loading | Ready | LoadFailed | Events | Failed | Reply | Pong
+
+_encoder = msgspec.msgpack.Encoder()
+to_worker = msgspec.msgpack.Decoder(ToWorker)
+to_gateway = msgspec.msgpack.Decoder(ToGateway)
+
+
+def encode(frame: Frame | Failed) -> bytes:
+    """One frame with its length in front."""
+    body = _encoder.encode(frame)
+    return HEADER.pack(len(body)) + body

@@ -1,0 +1,121 @@
+"""Bring the pinned llama.cpp tree to `tree/` beside this file, with our patches applied. CMake runs this.
+
+The pin names a source distribution on PyPI that carries the whole upstream tree. It is downloaded by pip with
+its hash required, unpacked without what Minerva never builds, and every patch under `patches/` is applied in
+order of name. A stamp inside the tree records the pin and the patches: while it matches, nothing is done.
+
+Exit status 0, or 1 with one line on stderr that says what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path, PurePosixPath
+
+HERE = Path(__file__).resolve().parent
+TREE = HERE / "tree"
+STAMP = TREE / ".minerva-stamp"
+UNUSED = {"app", "benches", "ci", "docs", "examples", "media", "pocs", "scripts", "skills", "tests", ".github", ".devops"}
+"""Top-level folders of upstream that no build of ours and no test of ours reads."""
+
+
+def main() -> None:
+    pin = json.loads((HERE / "pin.json").read_text())
+    patches = sorted((HERE / "patches").glob("*.patch"))
+    stamp = _digest(pin, patches)
+    if STAMP.is_file() and STAMP.read_text() == stamp:
+        return
+    with tempfile.TemporaryDirectory(dir=HERE, prefix=".download-") as work:
+        archive = _download(pin, Path(work))
+        _verify(archive, pin)
+        fresh = Path(work) / "tree"
+        _unpack(archive, fresh)
+        for patch in patches:
+            _apply(patch, fresh)
+        (fresh / STAMP.name).write_text(stamp)
+        if TREE.exists():
+            shutil.rmtree(TREE)
+        os.replace(fresh, TREE)
+
+
+def _digest(pin: dict[str, str], patches: list[Path]) -> str:
+    digest = hashlib.sha256(json.dumps(pin, sort_keys=True).encode())
+    for patch in patches:
+        digest.update(patch.name.encode() + b"\0" + patch.read_bytes())
+    return digest.hexdigest()
+
+
+def _download(pin: dict[str, str], work: Path) -> Path:
+    given = os.environ.get("MINERVA_LLAMA_CPP_SDIST")
+    if given:
+        if not Path(given).is_file():
+            _fail(f"MINERVA_LLAMA_CPP_SDIST names {given}, which is no file")
+        return Path(given)
+    print(f"downloading llama.cpp {pin['commit']} ({pin['package']} {pin['version']} from PyPI)", flush=True)
+    requirement = work / "pin.txt"
+    requirement.write_text(f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-binary", pin["package"], "--require-hashes", "-r", str(requirement), "-d", str(work)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = list(work.glob("*.tar.gz"))
+    if done.returncode == 0 and len(found) == 1:
+        return found[0]
+    if "DO NOT MATCH THE HASHES" in done.stderr:
+        _fail("the downloaded llama.cpp does not have the pinned sha256: do not use it; check the package index in use")
+    if "No module named pip" in done.stderr:
+        _fail(f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`, or set MINERVA_LLAMA_CPP_DIR to a tree")
+    reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+    _fail(
+        f"cannot download {pin['package']} {pin['version']} ({reason}): connect to a package index, or set "
+        "MINERVA_LLAMA_CPP_DIR to a llama.cpp tree, or MINERVA_LLAMA_CPP_SDIST to the downloaded archive"
+    )
+
+
+def _verify(archive: Path, pin: dict[str, str]) -> None:
+    actual = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if actual != pin["sha256"]:
+        _fail(f"{archive.name} has sha256 {actual}, the pin says {pin['sha256']}: do not use it; download it again")
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = PurePosixPath(member.name).parts[1:]
+            if parts[:2] != ("vendor", "llama.cpp") or len(parts) < 3 or parts[2] in UNUSED or ".." in parts:
+                continue
+            if not member.isfile():
+                continue
+            path = target.joinpath(*parts[2:])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = tar.extractfile(member)
+            assert source is not None
+            with source, path.open("wb") as out:
+                shutil.copyfileobj(source, out)
+            os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)
+    if not (target / "CMakeLists.txt").is_file():
+        _fail(f"{archive.name} carries no vendor/llama.cpp: it is not the pinned source distribution")
+
+
+def _apply(patch: Path, tree: Path) -> None:
+    """Strict: a hunk whose context is not there, to the letter, stops the build."""
+    import patch_ng
+
+    patches = patch_ng.fromfile(str(patch))
+    if not patches or not patches.apply(strip=1, root=str(tree)):
+        _fail(f"{patch.name} does not apply to the vendored llama.cpp: refresh it against the pinned tree")
+
+
+def _fail(message: str) -> None:
+    print(f"minerva: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
