@@ -56,6 +56,7 @@ class Frontend:
         sampling: SamplingParams,
         emit: Callable[[Output], None],
         *,
+        namespace: str = "",
         priority: int = 0,
         deadline: float | None = None,
     ) -> Sequence:
@@ -77,6 +78,7 @@ class Frontend:
             sampler,
             sampling.max_tokens,
             emit,
+            namespace=namespace,
             priority=priority,
             deadline=deadline,
             wants_logprobs=sampling.top_logprobs is not None,

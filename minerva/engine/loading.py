@@ -16,6 +16,8 @@ from minerva.engine.engine import Engine
 from minerva.engine.frontend import Frontend
 from minerva.engine.grammars import GrammarCache
 from minerva.engine.options import EngineOptions
+from minerva.engine.prefix_cache import NoSharing, PrefixCache
+from minerva.engine.ram_tier import RamTier
 from minerva.engine.scheduler import Scheduler
 from minerva.engine.sizing import Sizes, choose_gpu_layers, choose_sizes, free_memory, physical_cores
 from minerva.errors import InvalidModelError, MinervaError
@@ -68,8 +70,11 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
     if layers == 0:
         device = f"CPU, {threads} threads"
     step_tokens = min(options.batch_size, sizes.n_cells)
+    shares = context.kv_unified and can_cut(context, step_tokens)
+    ram = RamTier(options.cache_ram_mib << 20)
     scheduler = Scheduler(
         context,
+        PrefixCache(context, n_slots=sizes.n_slots, ram=ram) if shares and options.prefix_cache else NoSharing(),
         n_slots=sizes.n_slots,
         n_cells=sizes.n_cells if context.kv_unified else context.n_ctx_seq * sizes.n_slots,
         n_ctx=min(sizes.n_ctx, context.n_ctx_seq),
@@ -81,6 +86,18 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
     template = ChatTemplate(model, options.chat_template or "")
     frontend = Frontend(model, template, GrammarCache(), n_ctx=scheduler.n_ctx)
     return Loaded(model, context, engine, frontend, sizes, device, layers, threads, notes + sizes.notes)
+
+
+def can_cut(context: Context, capacity: int) -> bool:
+    """Whether the model's memory can drop the end of a sequence: found out by trying, and a warm-up besides."""
+    batch = Batch(capacity)
+    token = max(context.model.vocab.bos, 0)
+    n = min(4, capacity)
+    batch.add(0, [token] * n, 0, n)
+    context.step(batch)
+    cut = n > 1 and context.remove(0, 1) and context.length(0) == 1
+    context.clear()
+    return cut
 
 
 def _load_model(

@@ -71,21 +71,21 @@ class _Event(msgspec.Struct, frozen=True, tag=True, array_like=True):
     id: int
 
 
-class Started(_Event):
+class Started(_Event, frozen=True):
     """The first token is here: how long the prompt was and how much of it came from the prefix cache."""
 
     prompt_tokens: int
     cached_tokens: int
 
 
-class Delta(_Event):
+class Delta(_Event, frozen=True):
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCallDelta] = []
     logprobs: list[TokenLogprob] = []
 
 
-class Finished(_Event):
+class Finished(_Event, frozen=True):
     """`reason`: stop, length or tool_calls. `stop_sequence`: the stop string that ended it, if one did.
 
     Times are in seconds: queued until admitted, prompt until the first token, decode until the last.
@@ -101,7 +101,7 @@ class Finished(_Event):
     decode_s: float = 0.0
 
 
-class Failed(_Event):
+class Failed(_Event, frozen=True):
     error: str
     message: str
     param: str | None = None

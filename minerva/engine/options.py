@@ -14,7 +14,8 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     `ctx_size` is the context one request may use, in tokens (0: what the model was trained with).
     `parallel` is how many requests decode at once; `kv_size` how many tokens all of them may hold together.
     `batch_size` is the most tokens of one step; `itl_target_ms` the gap between two tokens of an answer that a
-    step should not exceed when prompts are computed beside it. `gpu_layers` None offloads what fits and falls back to the CPU; 0 forces the CPU.
+    step should not exceed when prompts are computed beside it; `cache_ram_mib` is for prefixes that the KV cache
+    has no room for. `gpu_layers` None offloads what fits and falls back to the CPU; 0 forces the CPU.
     """
 
     model: str
@@ -37,4 +38,6 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     chat_template: str | None = None
     queue_size: int = 512
     itl_target_ms: float = 250.0
+    prefix_cache: bool = True
+    cache_ram_mib: int = 2048
     check_integrity: bool = False

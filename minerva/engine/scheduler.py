@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
-from typing import Protocol
 
 from minerva.engine.budget import StepBudget, share
+from minerva.engine.prefix_cache import Memory, Sharing
+from minerva.engine.radix import common_prefix
 from minerva.engine.sequence import Sequence, Status
 from minerva.errors import EngineError, OverloadedError
 
@@ -14,10 +15,8 @@ HEADROOM = 8
 """Free cells per running sequence that an admission must leave, so that it is not undone a step later."""
 
 
-class Memory(Protocol):
-    """The KV cache as the scheduler uses it: `minerva._core.Context` is one."""
-
-    def remove(self, seq: int, start: int = 0, stop: int = -1) -> bool: ...
+WORTH_WAITING = 32
+"""Tokens. For a longer prefix that another request is computing, a request waits instead of computing it too."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -37,14 +36,23 @@ class Scheduler:
     """Sequences wait in order of priority and arrival, and run in slots 0..n_slots-1.
 
     `n_cells` is what all sequences may hold together, `n_ctx` what one may hold, in tokens. When the cells run
-    out the youngest running sequence gives its own back and waits to be computed again: one that was admitted
-    never fails because others came.
+    out cached prefixes are evicted, then the youngest running sequence leaves its own to the cache and waits: one
+    that was admitted never fails because others came.
     """
 
     def __init__(
-        self, memory: Memory, *, n_slots: int, n_cells: int, n_ctx: int, budget: StepBudget, queue_size: int
+        self,
+        memory: Memory,
+        cache: Sharing,
+        *,
+        n_slots: int,
+        n_cells: int,
+        n_ctx: int,
+        budget: StepBudget,
+        queue_size: int,
     ) -> None:
         self.memory = memory
+        self.cache = cache
         self.n_slots = n_slots
         self.n_cells = n_cells
         self.n_ctx = n_ctx
@@ -79,9 +87,12 @@ class Scheduler:
         return chunks
 
     def advance(self, chunks: list[Chunk]) -> None:
-        """The chunks are computed."""
+        """The chunks are computed. A prompt that is complete is there for others from now on."""
         for chunk in chunks:
-            chunk.sequence.computed = chunk.stop
+            sequence = chunk.sequence
+            sequence.computed = chunk.stop
+            if chunk.yields and not sequence.generated:
+                self.cache.publish(sequence)
 
     def release(self, sequence: Sequence) -> None:
         """The sequence has ended, from wherever it was."""
@@ -105,45 +116,89 @@ class Scheduler:
         if self.used_cells > self.n_cells:
             raise EngineError(f"{self.used_cells} cells in use of {self.n_cells}")
         for s in self.waiting:
-            if s.slot != -1 or s.computed != 0:
+            if s.slot != -1 or s.computed or s.node is not None:
                 raise EngineError(f"waiting sequence {s.id} holds slot {s.slot} and {s.computed} cells")
+        self.cache.check_integrity(self.running)
 
     @property
     def used_cells(self) -> int:
-        return sum(s.computed for s in self.running)
-
-    def _enqueue(self, sequence: Sequence) -> None:
-        bisect.insort(self.waiting, sequence, key=lambda s: (s.priority, s.arrived, s.id))
-
-    def _admit(self, now: float) -> None:
-        promised = sum(len(s.tokens) for s in self.running)
-        while self.waiting and self.free_slots:
-            sequence = self.waiting[0]
-            headroom = HEADROOM * (len(self.running) + 1)
-            if self.running and promised + len(sequence.tokens) + headroom > self.n_cells:
-                return
-            self.waiting.pop(0)
-            sequence.slot = self.free_slots.pop()
-            sequence.status = Status.RUNNING
-            if sequence.admitted is None:
-                sequence.admitted = now
-            self.running.append(sequence)
-            promised += len(sequence.tokens)
-
-    def _make_room(self) -> None:
-        while len(self.running) > 1 and sum(len(s.tokens) for s in self.running) > self.n_cells:
-            self.preempt(max(self.running, key=lambda s: (s.priority, s.arrived, s.id)))
+        """Cells of running sequences and of the cache; the rest is free."""
+        return self.cache.cells + sum(s.computed - s.shared for s in self.running)
 
     def preempt(self, sequence: Sequence) -> None:
-        """Takes a running sequence's cells and slot; it waits to be computed again, tokens and sampler intact."""
+        """Takes a running sequence's slot; it waits, tokens and sampler intact, its cells left to the cache."""
         self.running.remove(sequence)
         self._free(sequence)
         sequence.status = Status.WAITING
         self._enqueue(sequence)
         self.preemptions += 1
 
+    def _enqueue(self, sequence: Sequence) -> None:
+        bisect.insort(self.waiting, sequence, key=_order)
+
+    def _admit(self, now: float) -> None:
+        for sequence in list(self.waiting):
+            if not self.free_slots:
+                return
+            if self._is_led(sequence):
+                continue
+            sequence.slot = self.free_slots.pop()
+            self.cache.attach(sequence, self._room())
+            if self.running and sequence.own + HEADROOM * (len(self.running) + 1) > self._room():
+                self._free(sequence)
+                return
+            self.waiting.remove(sequence)
+            sequence.status = Status.RUNNING
+            if sequence.admitted is None:
+                sequence.admitted = now
+            self.running.append(sequence)
+
+    def _room(self) -> int:
+        """Cells that could be had for one more sequence, by eviction at most."""
+        return self.n_cells - self.cache.locked_cells - sum(s.own for s in self.running)
+
+    def _is_led(self, sequence: Sequence) -> bool:
+        """True while another sequence is computing a prefix that this one needs, too."""
+        leader = sequence.leader
+        if leader is None:
+            leader, length = self._find_leader(sequence)
+            if leader is None:
+                return False
+            sequence.leader, sequence.leader_len = leader, length
+        if leader.status is Status.RUNNING and leader.computed < sequence.leader_len:
+            return True
+        if leader.status is Status.RUNNING:
+            self.cache.publish(leader)
+        sequence.leader = None
+        return False
+
+    def _find_leader(self, sequence: Sequence) -> tuple[Sequence | None, int]:
+        """The running sequence that will soon hold the most of this one's prompt, if that is worth the wait."""
+        limit = len(sequence.tokens) - 1
+        best, longest = None, self.cache.peek(sequence) + WORTH_WAITING
+        for other in self.running:
+            if not other.decoding and other.namespace == sequence.namespace and limit >= longest:
+                n = common_prefix(other.tokens, sequence.tokens, 0, limit)
+                if n >= longest:
+                    best, longest = other, n
+        return best, longest
+
+    def _make_room(self) -> None:
+        while (over := self.cache.cells + sum(s.own for s in self.running) - self.n_cells) > 0:
+            if not self.cache.evict(over):
+                if len(self.running) == 1:
+                    raise EngineError(f"one sequence needs {over} cells more than there are")
+                self.preempt(max(self.running, key=_order))
+
     def _free(self, sequence: Sequence) -> None:
+        if sequence.computed:
+            self.cache.publish(sequence)
+        self.cache.detach(sequence)
         self.memory.remove(sequence.slot)
         self.free_slots.append(sequence.slot)
         sequence.slot = -1
         sequence.computed = 0
+
+
+def _order(sequence: Sequence) -> tuple[int, float, int]:
+    return (sequence.priority, sequence.arrived, sequence.id)

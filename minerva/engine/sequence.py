@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minerva._core import Sampler
     from minerva.engine.output import Output
+    from minerva.engine.radix import Node
 
 
 class Status(enum.Enum):
@@ -23,7 +24,9 @@ class Sequence:
     """`tokens` is the prompt and what was generated after it; the first `computed` of them are in the KV cache.
 
     Nothing tells prefill from decode: a running sequence is one whose `computed` chases `len(tokens)`. `deadline`
-    and the times are readings of the engine's clock, in seconds. A smaller `priority` goes first.
+    and the times are readings of the engine's clock, in seconds. A smaller `priority` goes first. Prefixes are
+    shared within a `namespace` only: `node` is the part of the prefix cache whose cells it shares, `leader` the
+    running sequence that is computing `leader_len` tokens of its prompt for it.
     """
 
     id: int
@@ -31,6 +34,7 @@ class Sequence:
     sampler: Sampler
     max_tokens: int | None
     emit: Callable[[Output], None]
+    namespace: str = ""
     priority: int = 0
     deadline: float | None = None
     arrived: float = 0.0
@@ -38,6 +42,9 @@ class Sequence:
     prompt_len: int = 0
     computed: int = 0
     cached: int = 0
+    node: Node | None = None
+    leader: Sequence | None = None
+    leader_len: int = 0
     slot: int = -1
     status: Status = Status.WAITING
     wants_logprobs: bool = False
@@ -46,6 +53,16 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.prompt_len = len(self.tokens)
+
+    @property
+    def shared(self) -> int:
+        """How many of its computed tokens lie in cells of the prefix cache."""
+        return self.node.depth if self.node is not None else 0
+
+    @property
+    def own(self) -> int:
+        """Cells it will hold for itself once all its tokens are computed."""
+        return len(self.tokens) - self.shared
 
     @property
     def remaining(self) -> int:

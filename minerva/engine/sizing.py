@@ -36,7 +36,8 @@ def choose_sizes(options: EngineOptions, *, n_ctx_train: int, kv_bytes_per_token
     """Context and slots within `memory` bytes free for the KV cache. Raises `ModelLoadError` when -c cannot fit."""
     notes = []
     n_slots = options.parallel or DEFAULT_PARALLEL
-    fits = int(memory * KV_SHARE / max(kv_bytes_per_token, 1)) if options.ctx_size is None else 1 << 40
+    share = int(memory * KV_SHARE / max(kv_bytes_per_token, 1))
+    fits = share if options.ctx_size is None else 1 << 40
     wanted = options.ctx_size or min(n_ctx_train or DEFAULT_CONTEXT, 1 << 24)
     n_ctx = min(wanted, max(fits, CELL_PADDING))
     if options.ctx_size is None and n_ctx < wanted:
@@ -51,7 +52,7 @@ def choose_sizes(options: EngineOptions, *, n_ctx_train: int, kv_bytes_per_token
     if needed > memory:
         raise ModelLoadError(
             f"a KV cache of {n_cells} tokens needs {mib(needed)}, {mib(memory)} are free: "
-            f"use --ctx-size {int(memory * KV_SHARE / max(kv_bytes_per_token, 1)) // CELL_PADDING * CELL_PADDING} or less"
+            f"use --ctx-size {share // CELL_PADDING * CELL_PADDING} or less"
         )
     if options.kv_unified is False:
         n_ctx = min(n_ctx, n_cells // n_slots)
@@ -61,7 +62,7 @@ def choose_sizes(options: EngineOptions, *, n_ctx_train: int, kv_bytes_per_token
 def choose_gpu_layers(*, n_layers: int, model_bytes: int, gpu_free: int, wanted: int | None) -> int:
     """Layers to offload, the output layer counted as one: all when they fit, else as many as do."""
     if wanted is not None:
-        return wanted
+        return min(wanted, n_layers + 1)
     if gpu_free <= GPU_MARGIN:
         return 0
     per_layer = model_bytes / (n_layers + 1)
@@ -95,7 +96,7 @@ def _cgroup_quota() -> int | None:
 
 def free_memory() -> int:
     """Bytes that can be had without swapping, within a container's limit."""
-    free = psutil.virtual_memory().available
+    free: int = psutil.virtual_memory().available
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())

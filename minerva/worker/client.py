@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from typing import Any
 
 from minerva.engine.options import EngineOptions
 from minerva.engine.params import SamplingParams
@@ -91,13 +92,20 @@ class Worker:
         return self.model
 
     async def generate(
-        self, prompt: p.Prompt, sampling: SamplingParams, *, priority: int = 0, timeout_s: float | None = None
+        self,
+        prompt: p.Prompt,
+        sampling: SamplingParams,
+        *,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        namespace: str = "",
     ) -> Generation:
+        """Starts a request. Cached prefixes are shared within a `namespace` only."""
         await self.ready()
         id = next(self._ids)
         generation = Generation(id, self._cancel)
         self._generations[id] = generation
-        self._send(p.Generate(id, prompt, sampling, priority, timeout_s))
+        self._send(p.Generate(id, prompt, sampling, priority, timeout_s, namespace))
         return generation
 
     async def tokenize(
@@ -259,7 +267,8 @@ class Worker:
         failed = self._error or error
         for generation in self._generations.values():
             generation.fail(failed)
-        for waiter in [*self._replies.values(), *self._pongs]:
+        waiters: list[asyncio.Future[Any]] = [*self._replies.values(), *self._pongs]
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(failed)
         self._generations.clear()

@@ -124,6 +124,7 @@ class WorkerProcess:
             prepared,
             frame.sampling,
             self._outputs.put,
+            namespace=frame.namespace,
             priority=frame.priority,
             deadline=received + frame.timeout_s if frame.timeout_s is not None else None,
         )
@@ -192,7 +193,8 @@ class WorkerProcess:
         (size,) = p.HEADER.unpack(header)
         if size > p.MAX_FRAME:
             raise RequestError(f"a frame of {size} bytes")
-        return p.to_worker.decode(self._stream.read(size))
+        frame: p.ToWorker = p.to_worker.decode(self._stream.read(size))
+        return frame
 
 
 def describe(loaded: Loaded) -> p.WorkerModel:

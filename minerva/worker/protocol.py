@@ -36,25 +36,26 @@ class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pass
 
 
-class Load(Frame):
+class Load(Frame, frozen=True):
     """The first frame to a worker: which model to load, and how."""
 
     options: EngineOptions
 
 
-class Generate(Frame):
+class Generate(Frame, frozen=True):
     id: int
     prompt: Prompt
     sampling: SamplingParams
     priority: int = 0
     timeout_s: float | None = None
+    namespace: str = ""
 
 
-class Cancel(Frame):
+class Cancel(Frame, frozen=True):
     id: int
 
 
-class Tokenize(Frame):
+class Tokenize(Frame, frozen=True):
     id: int
     text: str
     add_special: bool = False
@@ -62,29 +63,29 @@ class Tokenize(Frame):
     with_pieces: bool = False
 
 
-class Detokenize(Frame):
+class Detokenize(Frame, frozen=True):
     id: int
     tokens: list[int]
 
 
-class ApplyTemplate(Frame):
+class ApplyTemplate(Frame, frozen=True):
     id: int
     prompt: ChatPrompt
 
 
-class Ping(Frame):
+class Ping(Frame, frozen=True):
     sent: float
 
 
-class Shutdown(Frame):
+class Shutdown(Frame, frozen=True):
     """Stop reading requests; end when the running ones have ended."""
 
 
-class Events(Frame):
+class Events(Frame, frozen=True):
     items: list[Event]
 
 
-class Reply(Frame):
+class Reply(Frame, frozen=True):
     id: int
     tokens: list[int] = []
     pieces: list[bytes] = []
@@ -111,20 +112,20 @@ class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
     notes: list[str] = []
 
 
-class Loading(Frame):
+class Loading(Frame, frozen=True):
     progress: float
 
 
-class Ready(Frame):
+class Ready(Frame, frozen=True):
     model: WorkerModel
 
 
-class LoadFailed(Frame):
+class LoadFailed(Frame, frozen=True):
     error: str
     message: str
 
 
-class Pong(Frame):
+class Pong(Frame, frozen=True):
     sent: float
     running: int
     waiting: int

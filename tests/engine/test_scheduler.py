@@ -84,7 +84,7 @@ def test_a_preempted_sequence_keeps_its_tokens():
     kept = list(sequence.tokens)
     core.scheduler.preempt(sequence)
     assert sequence.tokens == kept
-    assert core.memory.held[0] == 0
+    assert core.memory.tokens(0) == []
     core.run()
     assert sequence.generated == 5
 
@@ -95,7 +95,7 @@ def test_release_frees_the_slot_and_the_cells_of_a_running_sequence():
     second = core.sequence(2, prompt=10)
     core.step()
     core.scheduler.release(first)
-    assert core.memory.held[0] == 0
+    assert core.memory.tokens(0) == []
     core.step()
     assert second.status is Status.RUNNING
 
@@ -136,4 +136,4 @@ def test_every_request_finishes_whatever_arrives_when(arrivals, n_slots, batch, 
         core.step()
         assert core.now < 20_000
     assert [s.generated for s in sequences] == [s.max_tokens for s in sequences]
-    assert not any(core.memory.held.values())
+    assert core.memory.used == 0
