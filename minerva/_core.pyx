@@ -80,14 +80,6 @@ def supports_gpu_offload():
     return bool(llama.llama_supports_gpu_offload())
 
 
-def grammar_of_schema(str schema):
-    """GBNF of a JSON schema given as JSON text. Raises `RequestError` for one that cannot be expressed."""
-    try:
-        return core.grammar_of_schema(schema.encode()).decode()
-    except Exception as e:
-        raise RequestError(f"the JSON schema cannot be enforced: {e}", param="response_format") from None
-
-
 def check(int rc):
     """llama_decode's return code as an exception."""
     if rc == 0:
@@ -303,10 +295,6 @@ cdef class Grammar:
     def __cinit__(self, str source=""):
         self.spec.source = source.encode()
 
-    @staticmethod
-    def of_schema(str schema):
-        return Grammar(grammar_of_schema(schema))
-
     @property
     def source(self):
         return (<bytes> self.spec.source).decode()
@@ -331,8 +319,8 @@ cdef class ChatTemplate:
     def render(self, dict request):
         """A conversation as the model wants to read it. Raises `RequestError` when the template refuses it.
 
-        Keys: messages, tools, tool_choice, parallel_tool_calls, json_schema (text), grammar, enable_thinking,
-        template_kwargs (values are JSON text), add_generation_prompt.
+        Keys: messages, tools, tool_choice, parallel_tool_calls, enable_thinking, template_kwargs (values are JSON
+        text), add_generation_prompt.
         """
         cdef RenderedPrompt rendered = RenderedPrompt.__new__(RenderedPrompt)
         cdef string raw = json.dumps(request).encode()
@@ -373,6 +361,11 @@ cdef class RenderedPrompt:
     def supports_thinking(self):
         return bool(self.chat.supports_thinking)
 
+    @property
+    def begins_thinking(self):
+        """True when the prompt ends inside the model's thoughts."""
+        return bool(self.chat.begins_thinking)
+
     def parser(self):
         """A `ChatParser` for one answer, or None when the answer is its own text."""
         cdef ChatParser parser
@@ -403,14 +396,17 @@ cdef class ChatParser:
 cdef class Sampler:
     """What one sequence keeps between steps: its sampler, its stop strings, its unshown text.
 
-    `params` is a `SamplingParams`; `seed` a 32-bit number; `shown_special` are control tokens that appear in the
-    text all the same. Raises `RequestError` for a grammar that does not parse.
+    `params` is a `SamplingParams`; `seed` a 32-bit number; `mask`, an array of uint32 with a bit for each token, is
+    read at every step; `shown_special` are control tokens that appear in the text all the same. Raises `RequestError` for a grammar that does not parse.
     """
     cdef unique_ptr[core.Head] head
     cdef Vocab vocab
+    cdef object mask
     cdef readonly tuple stops
 
-    def __cinit__(self, Vocab vocab, params, *, uint32_t seed=0, Grammar grammar=None, stops=(), shown_special=()):
+    def __cinit__(self, Vocab vocab, params, *, uint32_t seed=0, Grammar grammar=None, mask=None, stops=(),
+                  shown_special=()):
+        cdef const uint32_t[::1] words
         cdef core.SamplingConfig config
         cdef llama.llama_logit_bias bias
         cdef vector[string] c_stops
@@ -448,10 +444,16 @@ cdef class Sampler:
             self.head.reset(new core.Head(vocab.ptr, config, c_stops, c_stop_tokens, c_shown))
         except Exception as e:
             raise RequestError(f"{e}{_log_tail()}", param="grammar") from None
+        if mask is not None:
+            words = mask
+            if words.shape[0] * 32 < len(vocab):
+                raise EngineError(f"a mask of {words.shape[0]} words for {len(vocab)} tokens")
+            self.mask = mask
+            deref(self.head).mask = &words[0]
 
     def accept_prompt(self, tokens):
-        """Counts the prompt's last tokens for the penalties."""
-        for token in tokens:
+        """Counts the prompt's last tokens for the penalties. Raises `RequestError` for an id out of range."""
+        for token in self.vocab._checked(tokens):
             deref(self.head).sampler.accept_prompt(token)
 
     def flush(self):
@@ -500,25 +502,26 @@ cdef class Batch:
         deref(self.ptr).clear()
         self.samplers.clear()
 
-    def add(self, int seq, list tokens, int start, int stop, Sampler sampler=None, *, bint logits=False):
+    def add(self, int seq, list tokens, int start, int stop, Sampler sampler=None, *, int drafts=0, bint logits=False):
         """Puts tokens[start:stop] at positions start..stop-1 of a sequence.
 
-        With a `sampler` the last of them yields a token; `logits` keeps its logits for `Context.logits`.
+        With a `sampler` the last of them yields a token. The last `drafts` of them are guesses: the sampler yields
+        one token before them and, while it picks the very token that was guessed, one more for each.
+        `logits` keeps the last one's logits for `Context.logits`.
         Raises `EngineError` when the batch is full or the range is not inside the list.
         """
         cdef core.CBatch * batch = self.ptr.get()
         cdef core.Head * head = NULL
         cdef int i
-        cdef cbool last
-        if not 0 <= start < stop <= len(tokens):
-            raise EngineError(f"tokens {start}:{stop} of a sequence of {len(tokens)}")
+        cdef int first = stop - 1 - drafts
+        if not 0 <= start < stop <= len(tokens) or not 0 <= drafts < stop - start:
+            raise EngineError(f"tokens {start}:{stop} with {drafts} drafts of a sequence of {len(tokens)}")
         if batch.size() + stop - start > batch.capacity():
             raise EngineError(f"the batch is full at {batch.capacity()} tokens")
         if sampler is not None:
             head = sampler.head.get()
         for i in range(start, stop):
-            last = i == stop - 1
-            batch.add(tokens[i], i, seq, head if last else NULL, logits and last)
+            batch.add(tokens[i], i, seq, i >= first and (logits or head is not NULL), head if i == first else NULL, drafts)
         if sampler is not None:
             self.samplers.append(sampler)
 
@@ -535,6 +538,8 @@ cdef class Context:
     cdef readonly int n_slots
     cdef readonly bint kv_unified
     cdef int threads
+    cdef int n_batch
+    cdef int n_outputs_max
 
     def __cinit__(self, Model model, *, uint32_t n_ctx, uint32_t n_slots=1, uint32_t n_batch=2048,
                   uint32_t n_ubatch=512, int threads=1, int threads_batch=1, str flash_attn="auto",
@@ -563,6 +568,8 @@ cdef class Context:
         self.n_slots = n_slots
         self.kv_unified = kv_unified
         self.threads = threads
+        self.n_batch = llama.llama_n_batch(self.ptr)
+        self.n_outputs_max = params.n_outputs_max
 
     def __dealloc__(self):
         if self.ptr is not NULL:
@@ -577,13 +584,16 @@ cdef class Context:
         """The most tokens one sequence may hold."""
         return llama.llama_n_ctx_seq(self.ptr)
 
-    def step(self, Batch batch):
-        """Decodes the batch and samples its rows, without the GIL from start to end.
+    def step(self, Batch batch, before_sampling=None):
+        """Decodes the batch and samples its rows, without the GIL from start to end; `before_sampling`, if given, is
+        called (with the GIL) when the logits are there and the masks must be.
 
-        Gives (token, text, ending) per sampler of the batch, in order: `text` is what may be shown now; `ending` is
-        0 to go on, 1 after a stop token, 2 after a stop string, -1 when the sampler gave no token (`Sampler.error`).
+        Gives (tokens, text, ending) per sampler of the batch, in order: `tokens` is one token, or more where drafts
+        were right; `text` is what may be shown now; `ending` is 0 to go on, 1 after a stop token, 2 after a stop
+        string, -1 when the sampler gave no token (`Sampler.error`).
         Raises `EngineError` by llama.cpp's return code; the KV cache then holds what it held before (code 1) or
-        needs `remove` of everything past what is known to be computed.
+        needs `remove` of everything past what is known to be computed. A batch larger than the context was made
+        for is refused before llama.cpp, which would end the process, sees it.
         """
         cdef core.CBatch * c_batch = batch.ptr.get()
         cdef int rc
@@ -591,17 +601,28 @@ cdef class Context:
         cdef Sampler sampler
         if c_batch.size() == 0:
             return []
-        with nogil:
-            rc = c_batch.run(self.ptr, self.threads)
+        if c_batch.size() > self.n_batch or c_batch.outputs() > self.n_outputs_max:
+            raise EngineError(f"a batch of {c_batch.size()} tokens and {c_batch.outputs()} outputs: "
+                              f"the context takes {self.n_batch} and {self.n_outputs_max}")
+        if before_sampling is None:
+            with nogil:
+                rc = c_batch.decode(self.ptr)
+                if rc == 0:
+                    c_batch.sample(self.ptr, self.threads)
+        else:
+            with nogil:
+                rc = c_batch.decode(self.ptr)
+            if rc == 0:
+                before_sampling()
+                with nogil:
+                    c_batch.sample(self.ptr, self.threads)
         if rc != 0:
             check(rc)
         outputs = []
         for sampler in batch.samplers:
             head = sampler.head.get()
-            if not head.error.empty():
-                outputs.append((-1, "", -1))
-            else:
-                outputs.append((head.token, (<bytes> head.text).decode(), <int> head.ending))
+            ending = -1 if not head.error.empty() else <int> head.ending
+            outputs.append((head.tokens, (<bytes> head.text).decode(), ending))
         return outputs
 
     def logits(self, int row):
@@ -662,6 +683,31 @@ cdef class Context:
     cdef _check_seq(self, int seq):
         if not 0 <= seq < (MAX_SEQUENCES if self.kv_unified else self.n_slots):
             raise EngineError(f"no sequence {seq}")
+
+
+cdef class TextStream:
+    """The text of one answer, apart from any model: what a `Sampler` does with its tokens' bytes.
+
+    The engine's own stream lives in C++ beside the sampler; this one is for the tests.
+    """
+    cdef unique_ptr[core.CTextStream] ptr
+
+    def __cinit__(self, stops=()):
+        cdef vector[string] c_stops
+        for stop in stops:
+            c_stops.push_back(stop.encode())
+        self.ptr.reset(new core.CTextStream(c_stops))
+
+    def push(self, bytes piece):
+        """(what may be shown now, whether a stop string is complete)."""
+        cdef string out
+        stopped = bool(deref(self.ptr).push(piece, len(piece), out))
+        return (<bytes> out).decode(), stopped
+
+    def flush(self):
+        cdef string out
+        deref(self.ptr).flush(out)
+        return (<bytes> out).decode()
 
 
 def sanitize_utf8(bytes raw):

@@ -73,6 +73,9 @@ class Settings(BaseModel):
     cache_ram_mib: int = engine_field(
         "RAM for prefixes that the KV cache has no room for, in MiB.", "--cache-ram", default=2048, low=0, high=1 << 24
     )
+    speculate: bool = engine_field(
+        "Guess tokens from the text so far, where that pays.", "--speculate/--no-speculate", default=True
+    )
     itl_target_ms: float = engine_field(
         "Gap between two tokens of an answer that prompts beside it should not exceed, in ms.",
         "--itl-target-ms", default=250, low=1, high=60_000,

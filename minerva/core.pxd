@@ -43,7 +43,9 @@ cdef extern from "row_sampler.h" namespace "minerva" nogil:
 cdef extern from "text_stream.h" namespace "minerva" nogil:
     void append_utf8(const char * bytes, size_t n, string & out) except +
 
-    cdef cppclass TextStream:
+    cdef cppclass CTextStream "minerva::TextStream":
+        CTextStream(vector[string] stops) except +
+        cbool push(const char * bytes, size_t n, string & out) except +
         void flush(string & out) except +
         int stop_index()
 
@@ -57,8 +59,9 @@ cdef extern from "batch.h" namespace "minerva" nogil:
         Head(const llama_vocab * vocab, const SamplingConfig & config, vector[string] stops,
              vector[llama_token] stop_tokens, vector[llama_token] shown_special) except +
         RowSampler sampler
-        TextStream stream
-        llama_token token
+        CTextStream stream
+        const uint32_t * mask
+        vector[llama_token] tokens
         Ending ending
         string text
         string error
@@ -68,11 +71,13 @@ cdef extern from "batch.h" namespace "minerva" nogil:
     cdef cppclass CBatch "minerva::Batch":
         CBatch(int32_t n_tokens_max) except +
         void clear()
-        cbool add(llama_token token, llama_pos pos, llama_seq_id seq, Head * head, cbool logits) except +
-        int32_t run(llama_context * ctx, int n_threads) except +
+        cbool add(llama_token token, llama_pos pos, llama_seq_id seq, cbool logits, Head * head,
+                  int32_t n_drafts) except +
+        int32_t decode(llama_context * ctx) except +
+        void sample(llama_context * ctx, int n_threads) except +
         int32_t size()
+        int32_t outputs()
         int32_t capacity()
-        const vector[Head *] & heads()
 
 cdef extern from "chat_format.h" namespace "minerva" nogil:
     cdef cppclass RenderedChat:
@@ -82,6 +87,7 @@ cdef extern from "chat_format.h" namespace "minerva" nogil:
         vector[string] stops
         cbool plain
         cbool supports_thinking
+        cbool begins_thinking
 
     cdef cppclass CChatTemplate "minerva::ChatTemplate":
         CChatTemplate(const llama_model * model, const string & source) except +
@@ -91,8 +97,6 @@ cdef extern from "chat_format.h" namespace "minerva" nogil:
     cdef cppclass CChatParser "minerva::ChatParser":
         CChatParser(const RenderedChat & chat) except +
         string push(const string & text, cbool last) except +
-
-    string grammar_of_schema(const string & schema) except +
 
 cdef extern from "log_ring.h" namespace "minerva" nogil:
     void install_log_ring()

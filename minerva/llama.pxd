@@ -124,6 +124,7 @@ cdef extern from "llama.h" nogil:
 
     uint32_t llama_n_ctx(const llama_context * ctx)
     uint32_t llama_n_ctx_seq(const llama_context * ctx)
+    uint32_t llama_n_batch(const llama_context * ctx)
     float * llama_get_logits_ith(llama_context * ctx, int32_t i) except +
     llama_memory_t llama_get_memory(const llama_context * ctx)
     void llama_memory_clear(llama_memory_t mem, cbool data)

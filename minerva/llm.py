@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import msgspec
 
@@ -18,6 +18,8 @@ from minerva.engine.answer import Answer
 from minerva.engine.loading import load
 from minerva.engine.messages import (
     ChatPrompt,
+    Constraint,
+    ConstraintKind,
     Delta,
     Event,
     Failed,
@@ -105,7 +107,8 @@ class LLM:
 
     Keywords are `EngineOptions` fields (ctx_size, parallel, threads, gpu_layers, …). Methods may be called from
     several threads: their requests share each step. Close it, or use it as a context manager. Sampling keywords are
-    `SamplingParams` fields (temperature, top_p, seed, stop, max_tokens, …).
+    `SamplingParams` fields (temperature, top_p, seed, stop, max_tokens, …), and one of json_schema, regex, choice or
+    grammar that the answer must match.
     Raises `InvalidModelError` or `ModelLoadError`.
     """
 
@@ -123,11 +126,11 @@ class LLM:
         stream: bool = False,
         tools: list[dict[str, Any]] | None = None,
         tool_choice: str = "auto",
-        json_schema: dict[str, Any] | None = None,
         **sampling: Any,
     ) -> Completion | Iterator[Chunk]:
         """Answers a conversation through the model's chat template."""
-        chunks = self._stream(chat_prompt(messages, tools, tool_choice, json_schema), sampling_params(sampling))
+        prompt = chat_prompt(messages, tools, tool_choice, take_constraint(sampling))
+        chunks = self._stream(prompt, sampling_params(sampling))
         return _chunks(chunks) if stream else _gather(chunks)
 
     @overload
@@ -141,17 +144,17 @@ class LLM:
         prompt: TextOrTokens | list[str],
         *,
         stream: bool = False,
-        json_schema: dict[str, Any] | None = None,
         **sampling: Any,
     ) -> Completion | list[Completion] | Iterator[Chunk]:
         """Continues a text (or token ids); a list of texts is one batch, its completions in the same order."""
+        constraint = take_constraint(sampling)
         params = sampling_params(sampling)
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
             if stream:
                 raise RequestError("a batch of prompts cannot be streamed", param="stream")
-            streams = [self._stream(text_prompt(text, json_schema), params) for text in prompt]
+            streams = [self._stream(text_prompt(text, constraint), params) for text in prompt]
             return [_gather(events) for events in streams]
-        events = self._stream(text_prompt(prompt, json_schema), params)
+        events = self._stream(text_prompt(prompt, constraint), params)
         return _chunks(events) if stream else _gather(events)
 
     def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
@@ -207,10 +210,9 @@ class AsyncLLM:
         *,
         tools: list[dict[str, Any]] | None = None,
         tool_choice: str = "auto",
-        json_schema: dict[str, Any] | None = None,
         **sampling: Any,
     ) -> Completion:
-        return await self._gather(chat_prompt(messages, tools, tool_choice, json_schema), sampling)
+        return await self._gather(chat_prompt(messages, tools, tool_choice, take_constraint(sampling)), sampling)
 
     async def stream_chat(
         self,
@@ -218,25 +220,22 @@ class AsyncLLM:
         *,
         tools: list[dict[str, Any]] | None = None,
         tool_choice: str = "auto",
-        json_schema: dict[str, Any] | None = None,
         **sampling: Any,
     ) -> AsyncIterator[Chunk]:
-        async for event in self._events(chat_prompt(messages, tools, tool_choice, json_schema), sampling):
+        prompt = chat_prompt(messages, tools, tool_choice, take_constraint(sampling))
+        async for event in self._events(prompt, sampling):
             if (chunk := _chunk(event)) is not None:
                 yield chunk
 
-    async def generate(
-        self, prompt: TextOrTokens | list[str], *, json_schema: dict[str, Any] | None = None, **sampling: Any
-    ) -> Completion | list[Completion]:
+    async def generate(self, prompt: TextOrTokens | list[str], **sampling: Any) -> Completion | list[Completion]:
+        constraint = take_constraint(sampling)
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
-            tasks = [self._gather(text_prompt(text, json_schema), sampling) for text in prompt]
+            tasks = [self._gather(text_prompt(text, constraint), sampling) for text in prompt]
             return list(await asyncio.gather(*tasks))
-        return await self._gather(text_prompt(prompt, json_schema), sampling)
+        return await self._gather(text_prompt(prompt, constraint), sampling)
 
-    async def stream_generate(
-        self, prompt: TextOrTokens, *, json_schema: dict[str, Any] | None = None, **sampling: Any
-    ) -> AsyncIterator[Chunk]:
-        async for event in self._events(text_prompt(prompt, json_schema), sampling):
+    async def stream_generate(self, prompt: TextOrTokens, **sampling: Any) -> AsyncIterator[Chunk]:
+        async for event in self._events(text_prompt(prompt, take_constraint(sampling)), sampling):
             if (chunk := _chunk(event)) is not None:
                 yield chunk
 
@@ -275,7 +274,7 @@ class AsyncLLM:
 
 
 def chat_prompt(
-    messages: Messages, tools: list[dict[str, Any]] | None, tool_choice: str, json_schema: dict[str, Any] | None
+    messages: Messages, tools: list[dict[str, Any]] | None, tool_choice: str, constraint: Constraint | None
 ) -> ChatPrompt:
     if not messages:
         raise RequestError("messages must not be empty", param="messages")
@@ -283,17 +282,26 @@ def chat_prompt(
         messages=json.dumps(list(messages)),
         tools=json.dumps(tools) if tools else None,
         tool_choice=tool_choice,
-        json_schema=json.dumps(json_schema) if json_schema else None,
+        constraint=constraint,
     )
 
 
-def text_prompt(prompt: Any, json_schema: dict[str, Any] | None) -> TextPrompt | TokenPrompt:
-    schema = json.dumps(json_schema) if json_schema else None
+def text_prompt(prompt: Any, constraint: Constraint | None) -> TextPrompt | TokenPrompt:
     if isinstance(prompt, str):
-        return TextPrompt(text=prompt, json_schema=schema)
+        return TextPrompt(text=prompt, constraint=constraint)
     if isinstance(prompt, list) and all(isinstance(t, int) for t in prompt):
-        return TokenPrompt(tokens=prompt, json_schema=schema)
+        return TokenPrompt(tokens=prompt, constraint=constraint)
     raise RequestError("a prompt is a text, a list of texts, or a list of token ids", param="prompt")
+
+
+def take_constraint(given: dict[str, Any]) -> Constraint | None:
+    """Takes json_schema (a dict), regex, choice (a list of texts) or grammar (GBNF) out of the keywords."""
+    found = {kind: given.pop(kind) for kind in get_args(ConstraintKind) if given.get(kind) is not None}
+    if len(found) > 1:
+        raise RequestError(f"{' and '.join(found)} exclude each other: give one")
+    for kind, source in found.items():
+        return Constraint(kind, source if isinstance(source, str) else json.dumps(source))
+    return None
 
 
 def sampling_params(given: dict[str, Any]) -> SamplingParams:

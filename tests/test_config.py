@@ -47,7 +47,7 @@ def test_flags_over_environment_over_file_over_defaults(home: Path) -> None:
     path = file(home, {"port": 1, "ctx_size": 1, "parallel": 1})
     environ = {"MINERVA_PORT": "2", "MINERVA_CTX_SIZE": "2"}
     settings = load({"port": "3"}, environ=environ)
-    assert (settings.port, settings.ctx_size, settings.parallel, settings.batch_size) == (3, 2, 1, 2048)
+    assert (settings.port, settings.ctx_size, settings.parallel, settings.batch_size) == (3, 2, 1, 512)
     assert settings.sources == {"port": "--port", "ctx_size": "MINERVA_CTX_SIZE", "parallel": f"{path}: parallel"}
 
 

@@ -21,20 +21,26 @@ std::string piece_of(const llama_vocab * vocab, llama_token token, bool special)
     return piece;
 }
 
-void Head::take(float * logits) {
+void Head::begin() {
+    tokens.clear();
     text.clear();
     error.clear();
     ending = Ending::NONE;
+}
+
+bool Head::take(float * logits) {
+    llama_token token = -1;
     try {
-        token = sampler.sample(logits);
+        token = sampler.sample(logits, mask);
     } catch (const std::exception & e) {
         error = e.what();
-        return;
+        return false;
     }
+    tokens.push_back(token);
     if (stop_tokens.count(token) || (!ignore_eos && llama_vocab_is_eog(vocab, token))) {
         ending = Ending::STOP_TOKEN;
         stream.flush(text);
-        return;
+        return false;
     }
     char small[64];
     const bool special = shown_special.count(token) > 0;
@@ -49,6 +55,7 @@ void Head::take(float * logits) {
     if (stopped) {
         ending = Ending::STOP_STRING;
     }
+    return !stopped;
 }
 
 Batch::Batch(int32_t n_tokens_max) : capacity_(n_tokens_max), n_seq_ids_(n_tokens_max, 1), seq_ids_(n_tokens_max) {
@@ -64,11 +71,11 @@ void Batch::clear() {
     tokens_.clear();
     positions_.clear();
     wants_logits_.clear();
-    heads_.clear();
-    head_rows_.clear();
+    turns_.clear();
+    n_outputs_ = 0;
 }
 
-bool Batch::add(llama_token token, llama_pos pos, llama_seq_id seq, Head * head, bool logits) {
+bool Batch::add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits, Head * head, int32_t n_drafts) {
     const int32_t row = size();
     if (row >= capacity_) {
         return false;
@@ -76,26 +83,28 @@ bool Batch::add(llama_token token, llama_pos pos, llama_seq_id seq, Head * head,
     tokens_.push_back(token);
     positions_.push_back(pos);
     seq_ids_[row] = seq;
-    wants_logits_.push_back(head != nullptr || logits);
+    wants_logits_.push_back(logits);
+    n_outputs_ += logits;
     if (head) {
-        heads_.push_back(head);
-        head_rows_.push_back(row);
+        turns_.push_back({ head, row, n_drafts });
     }
     return true;
 }
 
-int32_t Batch::run(llama_context * ctx, int n_threads) {
+int32_t Batch::decode(llama_context * ctx) {
     llama_batch batch = { size(), tokens_.data(), nullptr, positions_.data(), n_seq_ids_.data(), seq_id_ptrs_.data(),
                           wants_logits_.data() };
-    const int32_t rc = llama_decode(ctx, batch);
-    if (rc != 0) {
-        return rc;
+    return llama_decode(ctx, batch);
+}
+
+void Batch::sample(llama_context * ctx, int n_threads) {
+    logits_.resize(size());
+    for (const auto & turn : turns_) {
+        for (int32_t row = turn.row; row <= turn.row + turn.n_drafts; ++row) {
+            logits_[row] = llama_get_logits_ith(ctx, row);
+        }
     }
-    const int n = (int) heads_.size();
-    head_logits_.resize(n);
-    for (int i = 0; i < n; ++i) {
-        head_logits_[i] = llama_get_logits_ith(ctx, head_rows_[i]);
-    }
+    const int n = (int) turns_.size();
 #ifdef _OPENMP
     // The same team size as the graph's, so that libgomp keeps its threads.
 #pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads) if (n > 1)
@@ -103,9 +112,14 @@ int32_t Batch::run(llama_context * ctx, int n_threads) {
     (void) n_threads;
 #endif
     for (int i = 0; i < n; ++i) {
-        heads_[i]->take(head_logits_[i]);
+        const Turn & turn = turns_[i];
+        turn.head->begin();
+        int32_t row = turn.row;
+        while (turn.head->take(logits_[row]) && row < turn.row + turn.n_drafts &&
+               turn.head->tokens.back() == tokens_[row + 1]) {
+            ++row;
+        }
     }
-    return 0;
 }
 
 } // namespace minerva

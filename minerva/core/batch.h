@@ -25,12 +25,16 @@ struct Head {
     std::unordered_set<llama_token> stop_tokens;
     std::unordered_set<llama_token> shown_special;    // control tokens whose text the chat parser needs
 
-    llama_token token  = -1;
-    Ending      ending = Ending::NONE;
-    std::string text;                                 // what the last step made showable
-    std::string error;                                // why the last step gave no token
+    const uint32_t *                mask = nullptr;   // tokens that may come next, a bit each; null: all of them
 
-    void take(float * logits);
+    std::vector<llama_token> tokens;                  // what the last step gave
+    Ending                   ending = Ending::NONE;
+    std::string              text;                    // what the last step made showable
+    std::string              error;                   // why the last step gave no token
+
+    void begin();
+    // Samples one more token of this step. False when the sequence ends with it, or with an error.
+    bool take(float * logits);
 };
 
 std::string piece_of(const llama_vocab * vocab, llama_token token, bool special);
@@ -40,26 +44,36 @@ public:
     explicit Batch(int32_t n_tokens_max);
 
     void clear();
-    // False when the batch is full. `head` may be null: the token's logits are not wanted then.
-    bool add(llama_token token, llama_pos pos, llama_seq_id seq, Head * head, bool logits);
-    // llama_decode's return code; heads are sampled when it is 0.
-    int32_t run(llama_context * ctx, int n_threads);
+    // False when the batch is full. A row that wants logits may have a head, which begins to sample there and goes
+    // on over the `n_drafts` rows that follow for as long as it picks the very tokens that they carry.
+    bool add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits, Head * head, int32_t n_drafts);
+    // llama_decode's return code.
+    int32_t decode(llama_context * ctx);
+    // Samples every head, in parallel; after `decode` gave 0.
+    void sample(llama_context * ctx, int n_threads);
 
     int32_t size() const { return (int32_t) tokens_.size(); }
+    // How many rows want logits.
+    int32_t outputs() const { return n_outputs_; }
     int32_t capacity() const { return capacity_; }
-    const std::vector<Head *> & heads() const { return heads_; }
 
 private:
+    struct Turn {
+        Head *  head;
+        int32_t row;
+        int32_t n_drafts;
+    };
+
     int32_t                    capacity_;
+    int32_t                    n_outputs_ = 0;
     std::vector<llama_token>   tokens_;
     std::vector<llama_pos>     positions_;
     std::vector<int32_t>       n_seq_ids_;
     std::vector<llama_seq_id>  seq_ids_;
     std::vector<llama_seq_id*> seq_id_ptrs_;
     std::vector<int8_t>        wants_logits_;
-    std::vector<Head *>        heads_;
-    std::vector<int32_t>       head_rows_;
-    std::vector<float *>       head_logits_;
+    std::vector<Turn>          turns_;
+    std::vector<float *>       logits_;    // of each row that some head samples, by row
 };
 
 } // namespace minerva

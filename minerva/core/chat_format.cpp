@@ -2,7 +2,6 @@
 
 #include "chat.h"
 #include "common.h"
-#include "json-schema-to-grammar.h"
 
 #include <cctype>
 #include <stdexcept>
@@ -31,8 +30,6 @@ common_chat_templates_inputs inputs_of(const common_json & request) {
     inputs.tools                 = common_chat_tools_parse_oaicompat(request.value("tools", common_json::array()));
     inputs.tool_choice           = common_chat_tool_choice_parse_oaicompat(request.value("tool_choice", "auto"));
     inputs.parallel_tool_calls   = request.value("parallel_tool_calls", true);
-    inputs.json_schema           = request.value("json_schema", "");
-    inputs.grammar               = request.value("grammar", "");
     inputs.enable_thinking       = request.value("enable_thinking", true);
     inputs.add_generation_prompt = request.value("add_generation_prompt", true);
     inputs.reasoning_format      = COMMON_REASONING_FORMAT_AUTO;
@@ -73,6 +70,11 @@ void set_triggers(const llama_vocab * vocab, const common_chat_params & params, 
     }
 }
 
+bool ends_with(std::string text, const std::string & tag) {
+    text.erase(text.find_last_not_of(" \n\t") + 1);
+    return !tag.empty() && text.size() >= tag.size() && text.compare(text.size() - tag.size(), tag.size(), tag) == 0;
+}
+
 // The grammar begins with what the template has already put before the answer.
 std::vector<llama_token> prefill_of(const llama_vocab * vocab, const std::string & generation_prompt) {
     std::vector<llama_token> prefill;
@@ -103,6 +105,7 @@ RenderedChat ChatTemplate::render(const std::string & request_json) const {
     chat.parser            = params.parser;
     chat.generation_prompt = params.generation_prompt;
     chat.supports_thinking = params.supports_thinking;
+    chat.begins_thinking   = ends_with(params.prompt, params.thinking_start_tag);
     chat.parse_tool_calls  = !inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
     chat.plain             = inputs.tools.empty() && !params.supports_thinking;
     for (const auto & text : params.preserved_tokens) {
@@ -115,7 +118,7 @@ RenderedChat ChatTemplate::render(const std::string & request_json) const {
     chat.grammar.lazy   = params.grammar_lazy && !params.grammar.empty();
     if (chat.grammar.lazy) {
         set_triggers(vocab, params, chat.grammar);
-    } else if (!params.grammar.empty() && inputs.grammar.empty() && !params.generation_prompt.empty()) {
+    } else if (!params.grammar.empty() && !params.generation_prompt.empty()) {
         chat.grammar.prefill = prefill_of(vocab, params.generation_prompt);
     }
     return chat;
@@ -160,9 +163,16 @@ std::string ChatParser::push(const std::string & text, bool last) {
         }
     }
     now.set_tool_call_ids(self.ids, [&] { return std::string(); });
+    std::vector<common_chat_msg_diff> diffs;
+    try {
+        diffs = common_chat_msg_diff::compute_diffs(self.message, now);
+    } catch (const std::exception &) {
+        // More text made another thing of what was given already (half a call that is none): that cannot be taken back.
+        now = self.message;
+    }
     auto calls = common_json::array();
     std::string content, reasoning;
-    for (const auto & diff : common_chat_msg_diff::compute_diffs(self.message, now)) {
+    for (const auto & diff : diffs) {
         content   += diff.content_delta;
         reasoning += diff.reasoning_content_delta;
         if (diff.tool_call_index != std::string::npos) {
@@ -176,10 +186,6 @@ std::string ChatParser::push(const std::string & text, bool last) {
     common_json out = { { "content", content }, { "reasoning", reasoning } };
     out["tool_calls"] = calls;
     return out.dump_safe();
-}
-
-std::string grammar_of_schema(const std::string & schema) {
-    return json_schema_to_grammar(common_json::parse(schema));
 }
 
 } // namespace minerva

@@ -20,6 +20,7 @@ struct RenderedChat {
     std::vector<std::string> stops;
     bool                     plain = false;       // the answer is its own text: no parser is needed
     bool                     supports_thinking = false;
+    bool                     begins_thinking = false;    // the prompt ends inside the thoughts
 
     int         format = 0;
     std::string parser;
@@ -33,8 +34,8 @@ public:
     ChatTemplate(const llama_model * model, const std::string & source);
     ~ChatTemplate();
 
-    // `request`: messages, tools, tool_choice, parallel_tool_calls, json_schema, grammar, enable_thinking,
-    // template_kwargs (values are JSON text), add_generation_prompt.
+    // `request`: messages, tools, tool_choice, parallel_tool_calls, enable_thinking, template_kwargs (values are
+    // JSON text), add_generation_prompt.
     RenderedChat render(const std::string & request) const;
     std::string  source() const;
 
@@ -56,8 +57,5 @@ private:
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };
-
-// Throws when the schema has a keyword that no grammar can express.
-std::string grammar_of_schema(const std::string & schema);
 
 } // namespace minerva

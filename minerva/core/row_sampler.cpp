@@ -9,6 +9,7 @@ namespace minerva {
 namespace {
 
 constexpr int32_t BLOCK        = 64;
+constexpr float   COLDEST      = 1e-6f;   // below it a logit over the temperature may be infinite
 constexpr int32_t MAX_DIRECT_K = 1024;    // above it a heap over the row loses to a full array
 
 bool before(const llama_token_data & a, const llama_token_data & b) {
@@ -108,6 +109,23 @@ void top_k_of_row(const float * logits, int32_t n_vocab, int32_t k, std::vector<
     std::sort_heap(out.begin(), out.end(), before);
 }
 
+bool mask_row(float * logits, int32_t n_vocab, const uint32_t * mask) {
+    uint32_t any = 0;
+    for (int32_t start = 0; start < n_vocab; start += 32) {
+        const uint32_t word = mask[start / 32];
+        const int32_t  n    = std::min(32, n_vocab - start);
+        any |= word;
+        if (word == 0) {
+            std::fill(logits + start, logits + start + n, -INFINITY);
+        } else if (word != ~0u) {
+            for (int32_t i = 0; i < n; ++i) {
+                logits[start + i] = (word >> i) & 1 ? logits[start + i] : -INFINITY;
+            }
+        }
+    }
+    return any != 0;
+}
+
 RowSampler::RowSampler(const llama_vocab * vocab, const SamplingConfig & config)
     : vocab_(vocab), n_vocab_(llama_vocab_n_tokens(vocab)), config_(config), chain_(make_chain(config)),
       grammar_(make_grammar(vocab, config.grammar)) {
@@ -168,7 +186,7 @@ void RowSampler::adjust(float * logits) const {
 }
 
 llama_token RowSampler::pick(float * logits, bool constrained) {
-    const bool greedy = config_.temperature <= 0.0f;
+    const bool greedy = config_.temperature < COLDEST;
     if (greedy && !constrained) {
         return argmax_of_row(logits, n_vocab_);
     }
@@ -192,9 +210,10 @@ llama_token RowSampler::pick(float * logits, bool constrained) {
         }
         array.size = candidates_.size();
     }
-    if (!direct && config_.top_k > 0 && (size_t) config_.top_k < array.size) {
-        std::partial_sort(candidates_.begin(), candidates_.begin() + config_.top_k, candidates_.end(), before);
-        array.size   = config_.top_k;
+    if (!direct && config_.top_k > 0) {
+        // Also when all of them stay: llama.cpp's sampler sorts, and a draw walks along the candidates.
+        array.size   = std::min((size_t) config_.top_k, array.size);
+        std::partial_sort(candidates_.begin(), candidates_.begin() + array.size, candidates_.end(), before);
         array.sorted = true;
     }
     if (greedy) {
@@ -227,12 +246,15 @@ void RowSampler::record_alternatives(const float * logits) {
     }
 }
 
-llama_token RowSampler::sample(float * logits) {
+llama_token RowSampler::sample(float * logits, const uint32_t * mask) {
     if (config_.top_logprobs >= 0) {
         record_alternatives(logits);
         raw_.assign(logits, logits + n_vocab_);
     }
     adjust(logits);
+    if (mask && !mask_row(logits, n_vocab_, mask)) {
+        throw std::runtime_error("the constraint leaves no token to pick");
+    }
     llama_token token = pick(logits, false);
     if (grammar_ && refused(token)) {
         token = pick(logits, true);

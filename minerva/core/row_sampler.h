@@ -47,6 +47,9 @@ void top_k_of_row(const float * logits, int32_t n_vocab, int32_t k, std::vector<
 // The lowest id that has the highest logit.
 llama_token argmax_of_row(const float * logits, int32_t n_vocab);
 
+// Gives every token whose bit is not set a logit of -inf. False when no bit is set.
+bool mask_row(float * logits, int32_t n_vocab, const uint32_t * mask);
+
 using SamplerPtr = std::unique_ptr<llama_sampler, decltype(&llama_sampler_free)>;
 
 // The chain is llama.cpp's: biases, penalties, top-k, typical, top-p, min-p, temperature, then a draw. Biases and
@@ -57,9 +60,9 @@ public:
     // Throws std::invalid_argument when the grammar does not parse.
     RowSampler(const llama_vocab * vocab, const SamplingConfig & config);
 
-    // Picks from `logits` (n_vocab values, changed in place) and accepts the token.
-    // Throws std::runtime_error when the grammar leaves no token.
-    llama_token sample(float * logits);
+    // Picks from `logits` (n_vocab values, changed in place) and accepts the token. `mask` has a bit for each token
+    // that may be picked; null: all may. Throws std::runtime_error when the mask or the grammar leaves no token.
+    llama_token sample(float * logits, const uint32_t * mask = nullptr);
 
     // Counts a token of the prompt for the penalties.
     void accept_prompt(llama_token token);

@@ -9,13 +9,16 @@ namespace {
 
 constexpr const char * REPLACEMENT = "\xEF\xBF\xBD";
 
-// Length of the well-formed character at p (Unicode 15, table 3-7), 0 when malformed; `more` is set when the
-// bytes end inside a character that is well-formed so far.
-size_t character(const uint8_t * p, size_t n, bool & more) {
-    more = false;
+struct Character {
+    size_t bytes;    // of the character; of a malformed one those that could have begun one, at least 1
+    bool   whole;    // well-formed (Unicode 15, table 3-7)
+    bool   more;     // the bytes end inside a character that is well-formed so far
+};
+
+Character character_at(const uint8_t * p, size_t n) {
     const uint8_t lead = p[0];
     if (lead < 0x80) {
-        return 1;
+        return { 1, true, false };
     }
     size_t  length = 0;
     uint8_t low = 0x80, high = 0xBF;
@@ -30,20 +33,19 @@ size_t character(const uint8_t * p, size_t n, bool & more) {
         low  = lead == 0xF0 ? 0x90 : 0x80;
         high = lead == 0xF4 ? 0x8F : 0xBF;
     } else {
-        return 0;
+        return { 1, false, false };
     }
     for (size_t i = 1; i < length; ++i) {
         if (i >= n) {
-            more = true;
-            return 0;
+            return { n, false, true };
         }
         if (p[i] < low || p[i] > high) {
-            return 0;
+            return { i, false, false };
         }
         low = 0x80;
         high = 0xBF;
     }
-    return length;
+    return { length, true, false };
 }
 
 } // namespace
@@ -52,15 +54,13 @@ void append_utf8(const char * bytes, size_t n, std::string & out) {
     const uint8_t * p = reinterpret_cast<const uint8_t *>(bytes);
     size_t i = 0;
     while (i < n) {
-        bool         more   = false;
-        const size_t length = character(p + i, n - i, more);
-        if (length > 0) {
-            out.append(bytes + i, length);
-            i += length;
+        const Character c = character_at(p + i, n - i);
+        if (c.whole) {
+            out.append(bytes + i, c.bytes);
         } else {
             out.append(REPLACEMENT);
-            i = more ? n : i + 1;
         }
+        i += c.bytes;
     }
 }
 
@@ -69,9 +69,7 @@ size_t incomplete_tail(const char * bytes, size_t n) {
     for (size_t back = 1; back <= std::min<size_t>(3, n); ++back) {
         const uint8_t byte = p[n - back];
         if (byte >= 0xC0) {
-            bool more = false;
-            character(p + n - back, back, more);
-            return more ? back : 0;
+            return character_at(p + n - back, back).more ? back : 0;
         }
         if (byte < 0x80) {
             return 0;

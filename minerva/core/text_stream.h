@@ -7,7 +7,8 @@
 
 namespace minerva {
 
-// Appends `bytes` to `out`, each malformed sequence as U+FFFD.
+// Appends `bytes` to `out`, the longest beginning of a character that is not one (or a stray byte) as one U+FFFD:
+// Unicode's recommended practice (chapter 3.9) and Python's, and independent of where the bytes were split.
 void append_utf8(const char * bytes, size_t n, std::string & out);
 
 // How many bytes at the end are the beginning of a character that is not complete yet (0 to 3).

@@ -11,32 +11,52 @@ MIN_CHUNK = 16
 """Tokens. A prompt always advances, also on a machine that cannot keep the target."""
 
 
+UNKNOWN_WORTH = 0.5
+"""Part of the guesses that must be right while nobody knows yet what one costs."""
+
+
 class StepBudget:
-    """Learns what a step costs: `decode_s` for the decodes alone, and so much for each prompt token beside them."""
+    """Learns what steps cost: with so many sequences decoding, for each prompt token beside them, for each guess."""
 
     def __init__(self, max_tokens: int, target_s: float) -> None:
         self.max_tokens = max_tokens
         self.target_s = target_s
-        self.decode_s = 0.0
         self.prefill_s_per_token = 0.0
+        self.draft_s_per_token = 0.0
+        self._decode_s: dict[int, float] = {}
+
+    def decode_s(self, decoding: int) -> float:
+        """Seconds of a step in which so many decode and nothing else; by the nearest count that was seen."""
+        if decoding in self._decode_s or not self._decode_s:
+            return self._decode_s.get(decoding, 0.0)
+        return self._decode_s[min(self._decode_s, key=lambda n: abs(n - decoding))]
 
     def prompt_tokens(self, decoding: int) -> int:
         """Prompt tokens for the next step beside so many decoding sequences."""
         room = self.max_tokens - decoding
         if decoding == 0 or self.prefill_s_per_token == 0.0:
             return room
-        fits = int((self.target_s - self.decode_s) / self.prefill_s_per_token)
+        fits = int((self.target_s - self.decode_s(decoding)) / self.prefill_s_per_token)
         return max(min(fits, room), min(MIN_CHUNK, room))
 
-    def observe(self, decoding: int, prompt_tokens: int, seconds: float) -> None:
+    def worth(self, decoding: int) -> float:
+        """The part of its guesses that must be right for a sequence's guesses to raise the throughput."""
+        step_s = self.decode_s(decoding)
+        if step_s == 0.0 or self.draft_s_per_token == 0.0:
+            return UNKNOWN_WORTH
+        return decoding * self.draft_s_per_token / step_s
+
+    def observe(self, decoding: int, prompt_tokens: int, drafted: int, seconds: float) -> None:
         """Takes in what a step took."""
-        if prompt_tokens == 0:
-            if decoding:
-                self.decode_s = _blend(self.decode_s, seconds)
-            return
-        if prompt_tokens >= MIN_CHUNK:
-            spent = max(seconds - (self.decode_s if decoding else 0.0), 0.1 * seconds)
+        alone = self.decode_s(decoding) if decoding else 0.0
+        if prompt_tokens >= MIN_CHUNK and not drafted:
+            spent = max(seconds - alone, 0.1 * seconds)
             self.prefill_s_per_token = _blend(self.prefill_s_per_token, spent / prompt_tokens)
+        elif drafted and not prompt_tokens:
+            spent = max(seconds - alone, 0.1 * seconds)
+            self.draft_s_per_token = _blend(self.draft_s_per_token, spent / drafted)
+        elif decoding and not prompt_tokens:
+            self._decode_s[decoding] = _blend(self._decode_s.get(decoding, 0.0), seconds)
 
 
 def _blend(old: float, new: float) -> float:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from minerva.engine.counters import Counters
@@ -16,6 +17,7 @@ from minerva.errors import DeadlineError, EngineError, MinervaError, ShuttingDow
 
 if TYPE_CHECKING:
     from minerva._core import Batch, Context
+    from minerva.engine.constraints import TokenConstraint
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class Engine:
         self.scheduler = scheduler
         self.counters = Counters()
         self._batch = batch
+        self._masks = ThreadPoolExecutor(1, thread_name_prefix="minerva-masks")
         self._check_integrity = check_integrity
         self._live: dict[int, Sequence] = {}
         self._added: deque[Sequence] = deque()
@@ -113,36 +116,55 @@ class Engine:
         chunks = self.scheduler.plan(now)
         if not chunks:
             return
-        self._batch.clear()
-        for chunk in chunks:
-            s = chunk.sequence
-            self._batch.add(s.slot, s.tokens, chunk.start, chunk.stop, s.sampler if chunk.yields else None)
-        outputs = self.context.step(self._batch)
-        self._account(chunks, time.monotonic() - now)
-        self.scheduler.advance(chunks)
+        self._fill(chunks)
+        constraints = [c.sequence.constraint for c in chunks if c.yields and c.sequence.constraint is not None]
+        if constraints:
+            masks = self._masks.submit(_fill_masks, constraints)
+            outputs = self.context.step(self._batch, masks.result)
+        else:
+            outputs = self.context.step(self._batch)
         done = time.monotonic()
-        yielding = [chunk.sequence for chunk in chunks if chunk.yields]
-        for sequence, (token, text, ending) in zip(yielding, outputs, strict=True):
-            self._take(sequence, token, text, ending, done)
+        self._account(chunks, done - now)
+        self.scheduler.advance(chunks)
+        yielding = [chunk for chunk in chunks if chunk.yields]
+        for chunk, (tokens, text, ending) in zip(yielding, outputs, strict=True):
+            self._take(chunk, tokens, text, ending, done)
         if self._check_integrity:
             self._verify()
 
-    def _take(self, sequence: Sequence, token: int, text: str, ending: int, now: float) -> None:
+    def _fill(self, chunks: list[Chunk]) -> None:
+        self._batch.clear()
+        for chunk in chunks:
+            s = chunk.sequence
+            if not chunk.drafts:
+                self._batch.add(s.slot, s.tokens, chunk.start, chunk.stop, s.sampler if chunk.yields else None)
+                continue
+            n = len(chunk.drafts)
+            s.tokens += chunk.drafts
+            self._batch.add(s.slot, s.tokens, chunk.start, chunk.stop + n, s.sampler, drafts=n)
+            del s.tokens[-n:]
+
+    def _take(self, chunk: Chunk, tokens: list[int], text: str, ending: int, now: float) -> None:
+        sequence = chunk.sequence
         if ending < 0:
             self._end(sequence, error=EngineError(sequence.sampler.error))
             return
         if sequence.first_token is None:
             sequence.first_token = now
-        sequence.tokens.append(token)
-        self.counters.generated_tokens += 1
+        self.scheduler.extend(chunk, tokens)
+        self.counters.generated_tokens += len(tokens)
         logprobs = sequence.sampler.logprobs() if sequence.wants_logprobs else None
         finish = stop_sequence = None
         if ending:
             finish, stop_sequence = "stop", sequence.sampler.stop_sequence
             if stop_sequence is None:
                 logprobs = None
-        elif self._is_full(sequence):
+        elif sequence.constraint is not None:
+            sequence.constraint.accept(tokens[0])
+            finish = "stop" if sequence.constraint.complete else None
+        if finish is None and self._is_full(sequence):
             finish = "length"
+        if finish and not ending:
             text += sequence.sampler.flush()
         if finish:
             self._release(sequence)
@@ -156,7 +178,7 @@ class Engine:
     def _account(self, chunks: list[Chunk], seconds: float) -> None:
         decoding = sum(1 for c in chunks if c.sequence.decoding)
         prompt_tokens = sum(c.stop - c.start for c in chunks if not c.sequence.decoding)
-        self.scheduler.budget.observe(decoding, prompt_tokens, seconds)
+        self.scheduler.budget.observe(decoding, prompt_tokens, sum(len(c.drafts) for c in chunks), seconds)
         self.counters.steps += 1
         self.counters.step_s += seconds
         self.counters.prompt_tokens += prompt_tokens
@@ -185,3 +207,8 @@ class Engine:
             held = self.context.length(s.slot)
             if s.status is Status.RUNNING and held != s.computed:
                 raise EngineError(f"sequence {s.id}: {s.computed} tokens computed, slot {s.slot} holds {held}")
+
+
+def _fill_masks(constraints: list[TokenConstraint]) -> None:
+    for constraint in constraints:
+        constraint.fill()

@@ -5,26 +5,29 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from minerva._core import ChatParser, ChatTemplate, Grammar, Model, RenderedPrompt, Sampler
+from minerva.engine.constraints import ConstraintCompiler, TokenConstraint
 from minerva.engine.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from minerva.engine.output import Output
 from minerva.engine.params import SamplingParams
 from minerva.engine.sequence import Sequence
+from minerva.engine.speculation import Lookup
 from minerva.errors import ContextLengthError, RequestError, UnsupportedError
-
-if TYPE_CHECKING:
-    from minerva.engine.grammars import GrammarCache
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """What a prompt became: its token ids, how its answer is constrained, and how it is to be read."""
+    """What a prompt became: its token ids, how its answer is constrained, and how it is to be read.
+
+    `grammar` is what the chat template wants for tool calls; `constraint` what the caller asked for.
+    """
 
     tokens: list[int]
     grammar: Grammar | None = None
+    constraint: TokenConstraint | None = None
     chat: RenderedPrompt | None = None
 
     def parser(self) -> ChatParser | None:
@@ -34,18 +37,18 @@ class Prepared(msgspec.Struct, frozen=True):
 class Frontend:
     """Safe to use from several threads."""
 
-    def __init__(self, model: Model, template: ChatTemplate, grammars: GrammarCache, *, n_ctx: int) -> None:
+    def __init__(self, model: Model, template: ChatTemplate, *, n_ctx: int) -> None:
         self.model = model
         self.template = template
-        self.grammars = grammars
         self.n_ctx = n_ctx
+        self._constraints = ConstraintCompiler(model.vocab)
 
     def prepare(self, prompt: Prompt, sampling: SamplingParams) -> Prepared:
         """Raises `RequestError` for a prompt that the model cannot read, `ContextLengthError` for one too long."""
         if isinstance(prompt, ChatPrompt):
             prepared = self._chat(prompt)
         else:
-            prepared = Prepared(self._tokens(prompt), self.grammars.get(prompt.grammar, prompt.json_schema))
+            prepared = Prepared(self._tokens(prompt), constraint=self._constraint(prompt))
         self._check_length(len(prepared.tokens), sampling)
         return prepared
 
@@ -67,6 +70,7 @@ class Frontend:
             sampling,
             seed=seed,
             grammar=prepared.grammar,
+            mask=prepared.constraint.mask if prepared.constraint else None,
             stops=chat.stops if chat else (),
             shown_special=chat.preserved_tokens if chat else (),
         )
@@ -81,6 +85,8 @@ class Frontend:
             namespace=namespace,
             priority=priority,
             deadline=deadline,
+            constraint=prepared.constraint,
+            lookup=Lookup(),
             wants_logprobs=sampling.top_logprobs is not None,
         )
 
@@ -95,16 +101,20 @@ class Frontend:
         }
         if prompt.tools:
             request["tools"] = json.loads(prompt.tools)
-        if prompt.json_schema:
-            request["json_schema"] = prompt.json_schema
-        if prompt.grammar:
-            request["grammar"] = prompt.grammar
         return self.template.render(request)
 
     def _chat(self, prompt: ChatPrompt) -> Prepared:
         chat = self.render(prompt)
+        if chat.supports_thinking and prompt.constraint is not None:
+            # The constraint is the answer's, not the thoughts': none are asked for.
+            chat = self.render(msgspec.structs.replace(prompt, enable_thinking=False))
+            if chat.begins_thinking:
+                raise UnsupportedError("this model always thinks first: its answer cannot be held to a format")
         tokens = self.model.vocab.tokenize(chat.prompt, add_special=True, parse_special=True)
-        return Prepared(tokens, chat.grammar, chat)
+        return Prepared(tokens, chat.grammar, self._constraint(prompt), chat)
+
+    def _constraint(self, prompt: Prompt) -> TokenConstraint | None:
+        return None if prompt.constraint is None else self._constraints.compile(prompt.constraint)
 
     def _tokens(self, prompt: TextPrompt | TokenPrompt) -> list[int]:
         vocab = self.model.vocab

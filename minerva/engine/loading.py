@@ -14,12 +14,12 @@ from minerva._core import Batch, ChatTemplate, Context, Model
 from minerva.engine.budget import StepBudget
 from minerva.engine.engine import Engine
 from minerva.engine.frontend import Frontend
-from minerva.engine.grammars import GrammarCache
 from minerva.engine.options import EngineOptions
 from minerva.engine.prefix_cache import NoSharing, PrefixCache
 from minerva.engine.ram_tier import RamTier
 from minerva.engine.scheduler import Scheduler
 from minerva.engine.sizing import Sizes, choose_gpu_layers, choose_sizes, free_memory, physical_cores
+from minerva.engine.speculation import Speculator
 from minerva.errors import InvalidModelError, MinervaError
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ TYPE_BYTES = {
     "q5_0": 22 / 32, "q5_1": 24 / 32, "iq4_nl": 18 / 32,
 }  # fmt: skip
 """Bytes per value of a KV cache type."""
+
+
+MIN_ROWS = 16
 
 
 @dataclass(slots=True)
@@ -80,11 +83,12 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
         n_ctx=min(sizes.n_ctx, context.n_ctx_seq),
         budget=StepBudget(step_tokens, options.itl_target_ms / 1000),
         queue_size=options.queue_size,
+        speculator=Speculator(_rows(sizes)) if options.speculate and shares else None,
     )
     check = options.check_integrity or _core.DEBUG
     engine = Engine(context, Batch(step_tokens), scheduler, check_integrity=check)
     template = ChatTemplate(model, options.chat_template or "")
-    frontend = Frontend(model, template, GrammarCache(), n_ctx=scheduler.n_ctx)
+    frontend = Frontend(model, template, n_ctx=scheduler.n_ctx)
     return Loaded(model, context, engine, frontend, sizes, device, layers, threads, notes + sizes.notes)
 
 
@@ -152,7 +156,13 @@ def _make_context(model: Model, options: EngineOptions, sizes: Sizes, threads: i
         cache_type_k=options.cache_type_k,
         cache_type_v=options.cache_type_v,
         kv_unified=options.kv_unified is not False,
+        n_outputs_max=_rows(sizes),
     )
+
+
+def _rows(sizes: Sizes) -> int:
+    """Rows of one step that may have logits: a token for each slot, or fewer of them and guesses."""
+    return max(sizes.n_slots, MIN_ROWS)
 
 
 def _kv_bytes(model: Model, options: EngineOptions) -> int:

@@ -5,11 +5,20 @@ They are msgspec structs with tags, so that a worker's socket carries them as th
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from minerva import errors
+
+ConstraintKind: TypeAlias = Literal["json_schema", "regex", "choice", "grammar"]
+
+
+class Constraint(msgspec.Struct, frozen=True, array_like=True):
+    """What the answer must match. `source`: a JSON schema as text, a regex, a JSON list of choices, or GBNF."""
+
+    kind: ConstraintKind
+    source: str
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", kw_only=True, omit_defaults=True):
@@ -19,8 +28,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", kw_only=True, omit_def
     tools: str | None = None
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
-    json_schema: str | None = None
-    grammar: str | None = None
+    constraint: Constraint | None = None
     enable_thinking: bool = True
     template_kwargs: dict[str, str] = {}
     add_generation_prompt: bool = True
@@ -33,14 +41,12 @@ class TextPrompt(msgspec.Struct, frozen=True, tag="text", kw_only=True, omit_def
     suffix: str | None = None
     add_special: bool = True
     parse_special: bool = True
-    grammar: str | None = None
-    json_schema: str | None = None
+    constraint: Constraint | None = None
 
 
 class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens", kw_only=True, omit_defaults=True):
     tokens: list[int]
-    grammar: str | None = None
-    json_schema: str | None = None
+    constraint: Constraint | None = None
 
 
 Prompt: TypeAlias = ChatPrompt | TextPrompt | TokenPrompt

@@ -40,4 +40,5 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     itl_target_ms: float = 250.0
     prefix_cache: bool = True
     cache_ram_mib: int = 2048
+    speculate: bool = True
     check_integrity: bool = False

@@ -11,6 +11,8 @@ from minerva.errors import RequestError
 MAX_STOPS = 64
 MAX_STOP_BYTES = 1024
 MAX_LOGIT_BIAS = 1024
+MAX_BIAS = 1e6
+"""Far above any logit; an infinite one would make every probability NaN."""
 MAX_TOP_LOGPROBS = 20
 
 
@@ -55,8 +57,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
         _within("logit_bias (entries)", len(self.logit_bias), 0, MAX_LOGIT_BIAS)
         for token, bias in self.logit_bias.items():
             _within("logit_bias (token id)", token, 0, 2**31 - 1)
-            if math.isnan(bias):
-                raise RequestError("logit_bias must be a number, got nan", param="logit_bias")
+            _within("logit_bias (value)", bias, -math.inf, MAX_BIAS)
         _within("stop (entries)", len(self.stop), 0, MAX_STOPS)
         for text in self.stop:
             _within("stop (bytes)", len(text.encode()), 1, MAX_STOP_BYTES)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minerva.engine.budget import StepBudget, share
 from minerva.engine.prefix_cache import Memory, Sharing
 from minerva.engine.radix import common_prefix
 from minerva.engine.sequence import Sequence, Status
+from minerva.engine.speculation import Speculator
 from minerva.errors import EngineError, OverloadedError
 
 HEADROOM = 8
@@ -21,11 +22,14 @@ WORTH_WAITING = 32
 
 @dataclass(slots=True, frozen=True)
 class Chunk:
-    """Tokens start..stop-1 of a sequence; the last of them yields a token when it is the sequence's last."""
+    """Tokens start..stop-1 of a sequence, and guesses at what follows them. The last of them yields a token when it
+    is the sequence's last, and one more for each guess that is right.
+    """
 
     sequence: Sequence
     start: int
     stop: int
+    drafts: list[int] = field(default_factory=list)
 
     @property
     def yields(self) -> bool:
@@ -50,6 +54,7 @@ class Scheduler:
         n_ctx: int,
         budget: StepBudget,
         queue_size: int,
+        speculator: Speculator | None = None,
     ) -> None:
         self.memory = memory
         self.cache = cache
@@ -58,6 +63,7 @@ class Scheduler:
         self.n_ctx = n_ctx
         self.budget = budget
         self.queue_size = queue_size
+        self.speculator = speculator
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.free_slots = list(range(n_slots - 1, -1, -1))
@@ -79,7 +85,8 @@ class Scheduler:
         self._make_room()
         decoding = [s for s in self.running if s.decoding]
         prompts = [s for s in self.running if not s.decoding]
-        chunks = [Chunk(s, s.computed, s.computed + 1) for s in decoding]
+        drafts = {} if prompts else self._draft(decoding)
+        chunks = [Chunk(s, s.computed, s.computed + 1, drafts.get(s.id, [])) for s in decoding]
         budget = self.budget.prompt_tokens(len(decoding))
         for sequence, n in zip(prompts, share(budget, [s.remaining for s in prompts]), strict=True):
             if n:
@@ -93,6 +100,17 @@ class Scheduler:
             sequence.computed = chunk.stop
             if chunk.yields and not sequence.generated:
                 self.cache.publish(sequence)
+
+    def extend(self, chunk: Chunk, tokens: list[int]) -> None:
+        """The chunk, now computed, yielded these tokens: all but the last one were guessed, and are computed, too."""
+        sequence = chunk.sequence
+        sequence.tokens += tokens
+        if chunk.drafts:
+            right = len(tokens) - 1
+            sequence.computed += right
+            self.memory.remove(sequence.slot, sequence.computed)
+            assert self.speculator is not None
+            self.speculator.observe(sequence, len(chunk.drafts), right)
 
     def release(self, sequence: Sequence) -> None:
         """The sequence has ended, from wherever it was."""
@@ -132,6 +150,12 @@ class Scheduler:
         sequence.status = Status.WAITING
         self._enqueue(sequence)
         self.preemptions += 1
+
+    def _draft(self, decoding: list[Sequence]) -> dict[int, list[int]]:
+        if self.speculator is None or not decoding:
+            return {}
+        cells = self.n_cells - self.cache.cells - sum(s.own for s in self.running)
+        return self.speculator.draft(decoding, cells, self.n_ctx, self.budget.worth(len(decoding)))
 
     def _enqueue(self, sequence: Sequence) -> None:
         bisect.insort(self.waiting, sequence, key=_order)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minerva._core import Sampler
+    from minerva.engine.constraints import TokenConstraint
     from minerva.engine.output import Output
     from minerva.engine.radix import Node
+    from minerva.engine.speculation import Lookup
 
 
 class Status(enum.Enum):
@@ -48,6 +50,8 @@ class Sequence:
     slot: int = -1
     status: Status = Status.WAITING
     wants_logprobs: bool = False
+    constraint: TokenConstraint | None = None
+    lookup: Lookup | None = None
     admitted: float | None = None
     first_token: float | None = None
 

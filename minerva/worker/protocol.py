@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from minerva.engine.messages import ChatPrompt as ChatPrompt
+from minerva.engine.messages import Constraint as Constraint
 from minerva.engine.messages import Delta as Delta
 from minerva.engine.messages import Event as Event
 from minerva.engine.messages import Failed as Failed

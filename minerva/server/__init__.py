@@ -1,0 +1,1 @@
+"""The gateway's HTTP side: guards, streams, and one package per dialect."""

@@ -1,0 +1,50 @@
+"""A server of the tests, seen from outside."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+START_S = 120.0
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@dataclass(frozen=True)
+class App:
+    url: str
+    app: web.Application
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_S
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        try:
+            with socket.create_connection(address, 1) as connection:
+                connection.sendall(b"GET /ready HTTP/1.0\r\n\r\n")
+                if b" 200 " in connection.recv(64):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"the server did not become ready:\n{server.log.read_text()[-4000:]}")
