@@ -115,8 +115,22 @@ class _Tokens:
                 piece = b"\xff" + piece
             self.tokens.append(piece)
 
+        self._before = self._spaced_start()
+
     def __call__(self, text: str | bytes) -> list[int]:
-        return self._vocab.tokenize(text, parse_special=False)
+        raw = text.encode() if isinstance(text, str) else text
+        return self._vocab.tokenize(self._before + raw, parse_special=False)[self._skip :]
+
+    def _spaced_start(self) -> bytes:
+        """What to put before a text so that its own tokens are those of the middle of a text, not of a beginning.
+
+        SentencePiece adds a space to the beginning, which the constraint would then both demand and refuse.
+        """
+        start = b"\x02"
+        first = self._vocab.tokenize("[", parse_special=False)
+        spaced = bool(first) and self._vocab.piece(first[0]).startswith(b" ")
+        self._skip = len(self._vocab.tokenize(start, parse_special=False)) if spaced else 0
+        return start if spaced else b""
 
 
 def _grammar(constraint: Constraint) -> str:
@@ -129,7 +143,11 @@ def _grammar(constraint: Constraint) -> str:
     if constraint.kind == "choice":
         choices = " | ".join(json.dumps(choice) for choice in json.loads(source))
         return llguidance.LLMatcher.grammar_from_lark(f"start: {choices}")
-    return llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(source))
+    try:
+        lark = gbnf_to_lark(source)
+    except Exception as e:  # it raises no narrower class
+        raise ValueError(str(e)) from None
+    return llguidance.LLMatcher.grammar_from_lark(lark)
 
 
 def _check_depth(json_schema: str) -> None:

@@ -6,7 +6,11 @@ import msgspec
 
 
 class Counters(msgspec.Struct):
-    """Tokens, steps and requests; `step_s` is the time spent inside llama.cpp, in seconds."""
+    """Tokens, steps and requests; `step_s` is the time spent inside llama.cpp, in seconds.
+
+    `prompt_tokens` were computed, `cached_tokens` did not have to be; `accepted_tokens` of the `drafted_tokens` that
+    were guessed were right.
+    """
 
     steps: int = 0
     step_s: float = 0.0
@@ -16,4 +20,8 @@ class Counters(msgspec.Struct):
     requests_finished: int = 0
     requests_cancelled: int = 0
     requests_failed: int = 0
+    requests_refused: int = 0
     preemptions: int = 0
+    evicted_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

@@ -13,13 +13,16 @@ from minerva.engine.counters import Counters
 from minerva.engine.output import Output
 from minerva.engine.scheduler import Chunk, Scheduler
 from minerva.engine.sequence import Sequence, Status
-from minerva.errors import DeadlineError, EngineError, MinervaError, ShuttingDownError
+from minerva.errors import DeadlineError, EngineError, MinervaError, OverloadedError, ShuttingDownError
 
 if TYPE_CHECKING:
     from minerva._core import Batch, Context
     from minerva.engine.constraints import TokenConstraint
 
 log = logging.getLogger(__name__)
+
+SMOOTHING = 0.1
+"""Weight of one request in the time that requests keep their slots."""
 
 
 class Engine:
@@ -35,6 +38,7 @@ class Engine:
         self._batch = batch
         self._masks = ThreadPoolExecutor(1, thread_name_prefix="minerva-masks")
         self._check_integrity = check_integrity
+        self._service_s = 0.0
         self._live: dict[int, Sequence] = {}
         self._added: deque[Sequence] = deque()
         self._cancelled: deque[int] = deque()
@@ -76,6 +80,14 @@ class Engine:
     def waiting(self) -> int:
         return len(self.scheduler.waiting) + len(self._added)
 
+    def wait_s(self, position: int) -> float:
+        """Seconds until a request at this place of the queue gets a slot, by how long the last ones kept theirs."""
+        return max(1.0, (position + 1) * self._service_s / self.scheduler.n_slots)
+
+    def queue(self) -> list[Sequence]:
+        """Running sequences, then waiting ones in the order in which they will be admitted."""
+        return [*self.scheduler.running, *self.scheduler.waiting]
+
     def _run(self) -> None:
         while self._take_commands():
             try:
@@ -97,8 +109,9 @@ class Engine:
         for sequence in added:
             try:
                 self.scheduler.add(sequence)
-            except MinervaError as e:
-                self.counters.requests_failed += 1
+            except OverloadedError as e:
+                self.counters.requests_refused += 1
+                e.retry_after = self.wait_s(self.waiting)
                 sequence.emit(Output(sequence, error=e))
             else:
                 self._live[sequence.id] = sequence
@@ -151,6 +164,7 @@ class Engine:
             return
         if sequence.first_token is None:
             sequence.first_token = now
+            self.counters.cached_tokens += sequence.cached
         self.scheduler.extend(chunk, tokens)
         self.counters.generated_tokens += len(tokens)
         logprobs = sequence.sampler.logprobs() if sequence.wants_logprobs else None
@@ -169,6 +183,7 @@ class Engine:
         if finish:
             self._release(sequence)
             self.counters.requests_finished += 1
+            self._service_s += SMOOTHING * (now - (sequence.admitted or now) - self._service_s)
         sequence.emit(Output(sequence, text, logprobs, finish, stop_sequence, at=now))
 
     def _is_full(self, sequence: Sequence) -> bool:
@@ -183,6 +198,10 @@ class Engine:
         self.counters.step_s += seconds
         self.counters.prompt_tokens += prompt_tokens
         self.counters.preemptions = self.scheduler.preemptions
+        self.counters.evicted_tokens = self.scheduler.cache.evicted
+        if self.scheduler.speculator is not None:
+            self.counters.drafted_tokens = self.scheduler.speculator.drafted
+            self.counters.accepted_tokens = self.scheduler.speculator.accepted
 
     def _end(self, sequence: Sequence, *, error: MinervaError) -> None:
         self._release(sequence)

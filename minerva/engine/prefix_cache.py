@@ -34,11 +34,12 @@ class Memory(Protocol):
 
 class Sharing(Protocol):
     """What the scheduler asks of a prefix cache. `cells` counts the tokens it holds, `locked_cells` those of them
-    under running sequences.
+    under running sequences, `evicted` those it has had to give up.
     """
 
     cells: int
     locked_cells: int
+    evicted: int
 
     def peek(self, sequence: Sequence) -> int: ...
     def attach(self, sequence: Sequence, room: int) -> None: ...
@@ -53,6 +54,7 @@ class NoSharing:
 
     cells = 0
     locked_cells = 0
+    evicted = 0
 
     def peek(self, sequence: Sequence) -> int:
         return len(sequence.tokens)
@@ -75,6 +77,7 @@ class PrefixCache:
         self.ram = ram
         self.cells = 0
         self.locked_cells = 0
+        self.evicted = 0
         self._roots: dict[str, Node] = {}
         self._free_holders = list(range(MAX_IDS - 1, n_slots - 1, -1))
         self._clock = 0
@@ -149,8 +152,10 @@ class PrefixCache:
             leaf.depth -= take
             del leaf.tokens[-take:]
             self.cells -= take
-            return take
-        return self._drop(leaf)
+        else:
+            take = self._drop(leaf)
+        self.evicted += take
+        return take
 
     def clear(self) -> None:
         """Frees everything that no running sequence shares."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from minerva.errors import AuthenticationError
-from minerva.server.state import OPEN_PATHS
+from minerva.server.state import OPEN_PATHS, TENANT
 
 
 def key_guard(digests: Collection[bytes]) -> Middleware:
@@ -25,6 +25,7 @@ def key_guard(digests: Collection[bytes]) -> Middleware:
             digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
             if not any(hmac.compare_digest(digest, known) for known in digests):
                 raise AuthenticationError("The API key is not known to this server.")
+            request[TENANT] = digest.hex()
         return await handler(request)
 
     return check_key

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from minerva.observability.metrics import Metrics
-from minerva.server import access_log, metrics_page, operations, text_tools
+from minerva.server import access_log, metrics_page, operations, queue_page, text_tools
 from minerva.server.api_keys import key_guard
 from minerva.server.cors import Origins
 from minerva.server.draining import Draining, count_requests
@@ -52,6 +52,7 @@ def create_app(settings: Settings, catalogue: Catalogue, residency: Residency) -
             web.get("/health", operations.health),
             web.get("/ready", operations.ready),
             web.get("/metrics", metrics_page.metrics),
+            web.get("/queue", queue_page.queue),
             web.get("/v1/models", list_models),
             web.get("/v1/models/{id:.+}", get_model),
             web.post("/v1/chat/completions", chat_completions),

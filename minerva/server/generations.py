@@ -12,7 +12,7 @@ from aiohttp import web
 
 from minerva.engine.params import SamplingParams
 from minerva.errors import WorkerDiedError
-from minerva.server.state import REQUEST_ID, SETTINGS
+from minerva.server.state import REQUEST_ID, SETTINGS, TENANT
 from minerva.server.transcript import Output, Source, logged
 from minerva.worker.protocol import Delta, Finished, Prompt, TokenLogprob, ToolCallDelta
 
@@ -36,14 +36,29 @@ class Collected:
 
 @asynccontextmanager
 async def running(
-    request: web.Request, lease: Lease, asked: Iterable[tuple[Prompt, SamplingParams]]
+    request: web.Request,
+    lease: Lease,
+    asked: Iterable[tuple[Prompt, SamplingParams]],
+    *,
+    priority: int | None = None,
+    timeout_s: float | None = None,
 ) -> AsyncIterator[list[Source]]:
-    """Starts all that is asked; whatever still runs at the end (an error, a lost client) is cancelled."""
+    """Starts all that is asked; whatever still runs at the end (an error, a lost client) is cancelled.
+
+    `timeout_s` may shorten what the server allows a request, not lengthen it.
+    """
     settings = request.app[SETTINGS]
+    limits = [limit for limit in (timeout_s, settings.request_timeout_s) if limit is not None]
     sources: list[Source] = []
     async with AsyncExitStack() as stack:
         for prompt, sampling in asked:
-            generation = await lease.worker.generate(prompt, sampling, timeout_s=settings.request_timeout_s)
+            generation = await lease.worker.generate(
+                prompt,
+                sampling,
+                priority=priority or 0,
+                timeout_s=min(limits, default=None),
+                namespace=request.get(TENANT, ""),
+            )
             source = _batches(await stack.enter_async_context(generation))
             sources.append(logged(source, prompt, request[REQUEST_ID]) if settings.log_prompts else source)
         yield sources

@@ -25,5 +25,8 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 ERROR_CODE: web.RequestKey[str] = web.RequestKey("error_code")
 """The code of the error that a request ended with, for its log line."""
 
+TENANT: web.RequestKey[str] = web.RequestKey("tenant")
+"""Whose cached prefixes a request may share: its key's, so that timing tells one tenant nothing of another."""
+
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Answered without a key, and while the server drains."""

@@ -48,7 +48,7 @@ class Worker:
         self.restarts = 0
         self._ids = itertools.count(1)
         self._generations: dict[int, Generation] = {}
-        self._replies: dict[int, asyncio.Future[p.Reply]] = {}
+        self._replies: dict[int, asyncio.Future[Any]] = {}
         self._pongs: list[asyncio.Future[p.Pong]] = []
         self._connection: Connection | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -112,15 +112,25 @@ class Worker:
         self, text: str, *, add_special: bool = False, parse_special: bool = True, with_pieces: bool = False
     ) -> p.Reply:
         await self.ready()
-        return await self._ask(p.Tokenize(next(self._ids), text, add_special, parse_special, with_pieces))
+        frame = p.Tokenize(next(self._ids), text, add_special, parse_special, with_pieces)
+        reply: p.Reply = await self._ask(frame)
+        return reply
 
     async def detokenize(self, tokens: list[int]) -> str:
         await self.ready()
-        return (await self._ask(p.Detokenize(next(self._ids), tokens))).text
+        reply: p.Reply = await self._ask(p.Detokenize(next(self._ids), tokens))
+        return reply.text
 
     async def apply_template(self, prompt: p.ChatPrompt) -> str:
         await self.ready()
-        return (await self._ask(p.ApplyTemplate(next(self._ids), prompt))).text
+        reply: p.Reply = await self._ask(p.ApplyTemplate(next(self._ids), prompt))
+        return reply.text
+
+    async def queue(self) -> list[p.QueueItem]:
+        """Running requests, then waiting ones in order."""
+        await self.ready()
+        answer: p.Queue = await self._ask(p.Inspect(next(self._ids)))
+        return answer.items
 
     async def stats(self) -> p.Pong:
         """What the engine is doing, and its counters."""
@@ -214,7 +224,7 @@ class Worker:
                 if not pong.done():
                     pong.set_result(frame)
             self._pongs.clear()
-        elif isinstance(frame, p.Reply):
+        elif isinstance(frame, p.Reply | p.Queue):
             reply = self._replies.pop(frame.id, None)
             if reply is not None and not reply.done():
                 reply.set_result(frame)
@@ -243,8 +253,8 @@ class Worker:
             if reply is not None and not reply.done():
                 reply.set_exception(event.exception())
 
-    async def _ask(self, frame: p.Tokenize | p.Detokenize | p.ApplyTemplate) -> p.Reply:
-        reply: asyncio.Future[p.Reply] = asyncio.get_running_loop().create_future()
+    async def _ask(self, frame: p.Tokenize | p.Detokenize | p.ApplyTemplate | p.Inspect) -> Any:
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._replies[frame.id] = reply
         self._send(frame)
         return await reply

@@ -86,6 +86,8 @@ class WorkerProcess:
             engine = self._loaded.engine
             counters = {name: getattr(engine.counters, name) for name in engine.counters.__struct_fields__}
             self._send(p.Pong(frame.sent, engine.running, engine.waiting, counters))
+        elif isinstance(frame, p.Inspect):
+            self._send(p.Queue(frame.id, self._queue()))
         elif isinstance(frame, p.Tokenize):
             self._pool.submit(self._guard, frame.id, self._tokenize, frame)
         elif isinstance(frame, p.Detokenize):
@@ -140,6 +142,18 @@ class WorkerProcess:
                 return
         if self._answers.pop(id, None) is not None:
             self._loaded.engine.cancel(id)
+
+    def _queue(self) -> list[p.QueueItem]:
+        engine, now = self._loaded.engine, time.monotonic()
+        items, position = [], 0
+        for s in engine.queue():
+            position = 0 if s.slot >= 0 else position + 1
+            wait_s = engine.wait_s(position - 1) if position else 0.0
+            age_s = now - s.arrived
+            items.append(
+                p.QueueItem(s.id, position, s.priority, age_s, wait_s, s.prompt_len, s.computed, s.cached, s.generated)
+            )
+        return items
 
     def _tokenize(self, frame: p.Tokenize) -> None:
         vocab = self._loaded.model.vocab

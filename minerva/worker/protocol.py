@@ -1,8 +1,9 @@
 """Frames between the gateway and a worker: msgpack with a four-byte little-endian length in front.
 
-Gateway → worker: `Load`, then `Generate`, `Cancel`, `Tokenize`, `Detokenize`, `ApplyTemplate`, `Ping`, `Shutdown`.
+Gateway → worker: `Load`, then `Generate`, `Cancel`, `Tokenize`, `Detokenize`, `ApplyTemplate`, `Inspect`, `Ping`,
+`Shutdown`.
 Worker → gateway: `Loading`, `Ready`, `LoadFailed`, then `Events` (everything one step produced, in one
-frame), `Reply` (to the three text calls) and `Pong`.
+frame), `Reply` (to the three text calls), `Queue` and `Pong`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,12 @@ class Ping(Frame, frozen=True):
     sent: float
 
 
+class Inspect(Frame, frozen=True):
+    """Asks for the queue."""
+
+    id: int
+
+
 class Shutdown(Frame, frozen=True):
     """Stop reading requests; end when the running ones have ended."""
 
@@ -91,6 +98,27 @@ class Reply(Frame, frozen=True):
     tokens: list[int] = []
     pieces: list[bytes] = []
     text: str = ""
+
+
+class QueueItem(msgspec.Struct, frozen=True):
+    """A request in the engine. `position` is 0 for a running one, its place in the queue for a waiting one."""
+
+    id: int
+    position: int
+    priority: int
+    age_s: float
+    wait_s: float
+    prompt_tokens: int
+    computed_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+class Queue(Frame, frozen=True):
+    """Answer to `Inspect`."""
+
+    id: int
+    items: list[QueueItem]
 
 
 class WorkerModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,8 +161,8 @@ class Pong(Frame, frozen=True):
     counters: dict[str, float]
 
 
-ToWorker: TypeAlias = Load | Generate | Cancel | Tokenize | Detokenize | ApplyTemplate | Ping | Shutdown
-ToGateway: TypeAlias = Loading | Ready | LoadFailed | Events | Failed | Reply | Pong
+ToWorker: TypeAlias = Load | Generate | Cancel | Tokenize | Detokenize | ApplyTemplate | Inspect | Ping | Shutdown
+ToGateway: TypeAlias = Loading | Ready | LoadFailed | Events | Failed | Reply | Queue | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -15,7 +12,7 @@ import aiohttp
 import openai
 import pytest
 from aiohttp import web
-from served import App, Server, free_port, wait_ready
+from served import App, Server, serving
 
 from minerva.config import Settings
 from minerva.models.catalogue import Catalogue
@@ -26,25 +23,8 @@ from minerva.server.protocol import Runner
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("server")
-    (home / "models").mkdir()
-    (home / "config.json").write_text(json.dumps({"models_dir": str(home / "models")}))
-    port = free_port()
-    environment = {**os.environ, "MINERVA_CONFIG": str(home / "config.json")}
-    command = [sys.executable, "-m", "minerva.serve", "--port", str(port), "--parallel", "4", "--ctx-size", "2048"]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=subprocess.STDOUT)
-    running = Server(f"http://127.0.0.1:{port}", process, home / "log")
-    try:
-        wait_ready(running)
+    with serving(tmp_path_factory.mktemp("server"), "--parallel", "4", "--ctx-size", "2048") as running:
         yield running
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +36,29 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(home: Path, *flags: str) -> Iterator[Server]:
+    """A server with the embedded model and nothing of the user's."""
+    (home / "models").mkdir()
+    (home / "config.json").write_text(json.dumps({"models_dir": str(home / "models")}))
+    port = free_port()
+    environment = {**os.environ, "MINERVA_CONFIG": str(home / "config.json")}
+    command = [sys.executable, "-m", "minerva.serve", "--port", str(port), *flags]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=home, stdout=log, stderr=subprocess.STDOUT)
+    running = Server(f"http://127.0.0.1:{port}", process, home / "log")
+    try:
+        wait_ready(running)
+        yield running
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def wait_ready(server: Server) -> None:

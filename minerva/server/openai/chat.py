@@ -27,7 +27,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     asked = [(prompt, sampling) for sampling in choices(chat_sampling(body), n)]
     async with (
         request.app[RESIDENCY].lease(body.model or None) as lease,
-        running(request, lease, asked) as sources,
+        running(request, lease, asked, priority=body.priority, timeout_s=body.timeout_s) as sources,
     ):
         if body.stream:
             shared = envelope("chatcmpl", "chat.completion.chunk", lease.entry.id)

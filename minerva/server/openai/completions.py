@@ -33,7 +33,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     asked = [(prompt, sampling) for prompt in prompts for sampling in choices(completion_sampling(body), n)]
     async with request.app[RESIDENCY].lease(body.model or None) as lease:
         echoes = [await _echo(lease.worker, prompt) if body.echo else "" for prompt in prompts for _ in range(n)]
-        async with running(request, lease, asked) as sources:
+        async with running(request, lease, asked, priority=body.priority, timeout_s=body.timeout_s) as sources:
             if body.stream:
                 shared = envelope("cmpl", "text_completion", lease.entry.id)
                 with_usage = bool(body.stream_options and body.stream_options.include_usage)

@@ -80,7 +80,9 @@ class StreamOptions(Body):
 
 
 class SamplingBody(Body):
-    """What both endpoints take. `seed` -1 is llama-server's word for a random one."""
+    """What both endpoints take. `seed` -1 is llama-server's word for a random one; a smaller `priority` goes first;
+    `timeout_s` is the time a request may take, queueing included.
+    """
 
     model: str | None = None
     stream: bool | None = None
@@ -103,8 +105,10 @@ class SamplingBody(Body):
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = Field(None, min_length=1)
+    guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
     cache_prompt: bool | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=7 * 86400)] | None = None
     user: str | None = None
 
     @field_validator("logit_bias")
