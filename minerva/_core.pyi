@@ -168,6 +168,10 @@ class Context:
         cache_type_v: str = "f16",
         kv_unified: bool = True,
         n_outputs_max: int = 0,
+        rope_scaling: str = "auto",
+        rope_freq_base: float = 0,
+        rope_freq_scale: float = 0,
+        yarn_orig_ctx: int = 0,
     ) -> None: ...
     @property
     def n_ctx(self) -> int: ...

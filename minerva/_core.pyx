@@ -43,6 +43,10 @@ FLASH_ATTENTION = {
     "auto": llama.LLAMA_FLASH_ATTN_TYPE_AUTO, "on": llama.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     "off": llama.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
+ROPE_SCALING = {
+    "auto": llama.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED, "none": llama.LLAMA_ROPE_SCALING_TYPE_NONE,
+    "linear": llama.LLAMA_ROPE_SCALING_TYPE_LINEAR, "yarn": llama.LLAMA_ROPE_SCALING_TYPE_YARN,
+}
 DEVICE_KINDS = {
     llama.GGML_BACKEND_DEVICE_TYPE_CPU: "cpu", llama.GGML_BACKEND_DEVICE_TYPE_GPU: "gpu",
     llama.GGML_BACKEND_DEVICE_TYPE_IGPU: "igpu", llama.GGML_BACKEND_DEVICE_TYPE_ACCEL: "accel",
@@ -543,7 +547,8 @@ cdef class Context:
 
     def __cinit__(self, Model model, *, uint32_t n_ctx, uint32_t n_slots=1, uint32_t n_batch=2048,
                   uint32_t n_ubatch=512, int threads=1, int threads_batch=1, str flash_attn="auto",
-                  str cache_type_k="f16", str cache_type_v="f16", bint kv_unified=True, uint32_t n_outputs_max=0):
+                  str cache_type_k="f16", str cache_type_v="f16", bint kv_unified=True, uint32_t n_outputs_max=0,
+                  str rope_scaling="auto", float rope_freq_base=0, float rope_freq_scale=0, uint32_t yarn_orig_ctx=0):
         cdef llama.llama_context_params params = llama.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = n_batch
@@ -556,6 +561,10 @@ cdef class Context:
         params.type_k = <llama.ggml_type> <int> CACHE_TYPES[cache_type_k]
         params.type_v = <llama.ggml_type> <int> CACHE_TYPES[cache_type_v]
         params.kv_unified = kv_unified
+        params.rope_scaling_type = <llama.llama_rope_scaling_type> <int> ROPE_SCALING[rope_scaling]
+        params.rope_freq_base = rope_freq_base
+        params.rope_freq_scale = rope_freq_scale
+        params.yarn_orig_ctx = yarn_orig_ctx
         params.no_perf = True
         params.swa_full = True
         drain_log()

@@ -67,6 +67,20 @@ class Settings(BaseModel):
     cache_type_k: KVType = engine_field("Type of the cached keys.", "-ctk", "--cache-type-k", default="f16")
     cache_type_v: KVType = engine_field("Type of the cached values.", "-ctv", "--cache-type-v", default="f16")
     kv_unified: bool | None = engine_field("One KV cache for all slots.", "--kv-unified/--no-kv-unified")
+    rope_scaling: Literal["auto", "none", "linear", "yarn"] = engine_field(
+        "How positions past the trained context are made.", "--rope-scaling", default="auto"
+    )
+    rope_freq_base: float = engine_field(
+        "RoPE base frequency; 0: the model's.", "--rope-freq-base", default=0, low=0, high=1e12
+    )
+    rope_freq_scale: float = engine_field(
+        "RoPE frequency scale, 1/N for N times the context; 0: the model's.",
+        "--rope-freq-scale", default=0, low=0, high=1000,
+    )  # fmt: skip
+    yarn_orig_ctx: int = engine_field(
+        "Context that the model was trained with, for YaRN; 0: the model's.",
+        "--yarn-orig-ctx", default=0, low=0, high=2**31 - 1,
+    )  # fmt: skip
     prefix_cache: bool = engine_field(
         "Share the KV cells of common prefixes.", "--prefix-cache/--no-prefix-cache", default=True
     )

@@ -57,6 +57,12 @@ cdef extern from "llama.h" nogil:
         LLAMA_FLASH_ATTN_TYPE_DISABLED
         LLAMA_FLASH_ATTN_TYPE_ENABLED
 
+    cdef enum llama_rope_scaling_type:
+        LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED
+        LLAMA_ROPE_SCALING_TYPE_NONE
+        LLAMA_ROPE_SCALING_TYPE_LINEAR
+        LLAMA_ROPE_SCALING_TYPE_YARN
+
     ctypedef cbool (*llama_progress_callback)(float progress, void * user_data) noexcept
 
     cdef struct llama_model_params:
@@ -77,7 +83,11 @@ cdef extern from "llama.h" nogil:
         uint32_t n_outputs_max
         int32_t n_threads
         int32_t n_threads_batch
+        llama_rope_scaling_type rope_scaling_type
         llama_flash_attn_type flash_attn_type
+        float rope_freq_base
+        float rope_freq_scale
+        uint32_t yarn_orig_ctx
         ggml_type type_k
         ggml_type type_v
         cbool no_perf

@@ -178,6 +178,8 @@ class Engine:
             finish = "stop" if sequence.constraint.complete else None
         if finish is None and self._is_full(sequence):
             finish = "length"
+        elif finish is None and len(sequence.tokens) >= self.scheduler.n_ctx:
+            self.scheduler.shift(sequence)
         if finish and not ending:
             text += sequence.sampler.flush()
         if finish:
@@ -188,7 +190,8 @@ class Engine:
 
     def _is_full(self, sequence: Sequence) -> bool:
         limit = sequence.max_tokens
-        return (limit is not None and sequence.generated >= limit) or len(sequence.tokens) >= self.scheduler.n_ctx
+        full = len(sequence.tokens) >= self.scheduler.n_ctx and not sequence.shifts
+        return full or (limit is not None and sequence.generated >= limit)
 
     def _account(self, chunks: list[Chunk], seconds: float) -> None:
         decoding = sum(1 for c in chunks if c.sequence.decoding)

@@ -87,6 +87,7 @@ class Frontend:
             deadline=deadline,
             constraint=prepared.constraint,
             lookup=Lookup(),
+            shifts=sampling.context_shift,
             wants_logprobs=sampling.top_logprobs is not None,
         )
 

@@ -157,6 +157,10 @@ def _make_context(model: Model, options: EngineOptions, sizes: Sizes, threads: i
         cache_type_v=options.cache_type_v,
         kv_unified=options.kv_unified is not False,
         n_outputs_max=_rows(sizes),
+        rope_scaling=options.rope_scaling,
+        rope_freq_base=options.rope_freq_base,
+        rope_freq_scale=options.rope_freq_scale,
+        yarn_orig_ctx=options.yarn_orig_ctx,
     )
 
 

@@ -11,11 +11,12 @@ FLASH_ATTENTION = ("auto", "on", "off")
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None means: choose what fits this machine.
 
-    `ctx_size` is the context one request may use, in tokens (0: what the model was trained with).
-    `parallel` is how many requests decode at once; `kv_size` how many tokens all of them may hold together.
-    `batch_size` is the most tokens of one step; `itl_target_ms` the gap between two tokens of an answer that a
-    step should not exceed when prompts are computed beside it; `cache_ram_mib` is for prefixes that the KV cache
-    has no room for. `gpu_layers` None offloads what fits and falls back to the CPU; 0 forces the CPU.
+    `ctx_size` is the context one request may use, in tokens (0: what the model was trained with); `rope_scaling`
+    extends it past that, with the model's own figures where 0 is given. `parallel` is how many requests decode at
+    once, `kv_size` how many tokens all of them may hold together, `batch_size` the most tokens of one step,
+    `itl_target_ms` the gap between two tokens of an answer that a step should not exceed when prompts are computed
+    beside it. `cache_ram_mib` is for prefixes that the KV cache has no room for. `gpu_layers` None offloads what fits
+    and falls back to the CPU; 0 forces the CPU.
     """
 
     model: str
@@ -32,6 +33,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     kv_unified: bool | None = None
+    rope_scaling: str = "auto"
+    rope_freq_base: float = 0.0
+    rope_freq_scale: float = 0.0
+    yarn_orig_ctx: int = 0
     mmap: bool = True
     mlock: bool = False
     check_tensors: bool = False

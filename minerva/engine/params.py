@@ -20,7 +20,8 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     """Sampling and stopping. Defaults are llama-server's.
 
     `temperature` 0 is greedy. `top_k` 0 keeps the whole vocabulary. `seed` None draws one.
-    `max_tokens` None means up to the end of the context. `logit_bias` maps a token id to a bias added to
+    `max_tokens` None means up to the end of the context; with `context_shift` an answer goes on past it, without the
+    middle of what was said. `logit_bias` maps a token id to a bias added to
     its logit. `top_logprobs` None gives no log-probabilities; 0 gives the chosen token's alone.
     """
 
@@ -39,6 +40,7 @@ class SamplingParams(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tr
     stop_token_ids: tuple[int, ...] = ()
     max_tokens: int | None = None
     ignore_eos: bool = False
+    context_shift: bool = False
     top_logprobs: int | None = None
 
     def __post_init__(self) -> None:

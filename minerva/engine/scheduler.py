@@ -9,7 +9,7 @@ from minerva.engine.budget import StepBudget, share
 from minerva.engine.prefix_cache import Memory, Sharing
 from minerva.engine.radix import common_prefix
 from minerva.engine.sequence import Sequence, Status
-from minerva.engine.speculation import Speculator
+from minerva.engine.speculation import Lookup, Speculator
 from minerva.errors import EngineError, OverloadedError
 
 HEADROOM = 8
@@ -111,6 +111,20 @@ class Scheduler:
             self.memory.remove(sequence.slot, sequence.computed)
             assert self.speculator is not None
             self.speculator.observe(sequence, len(chunk.drafts), right)
+
+    def shift(self, sequence: Sequence) -> None:
+        """Makes room in a full context: the first quarter and the last quarter stay, and are computed again as one
+        text. Moving cached positions instead would move them for everyone who shares their cells.
+        """
+        keep, drop = self.n_ctx // 4, self.n_ctx // 2
+        self.cache.publish(sequence)
+        self.cache.detach(sequence)
+        self.memory.remove(sequence.slot)
+        sequence.computed = 0
+        del sequence.tokens[keep : keep + drop]
+        sequence.dropped += drop
+        sequence.lookup = Lookup() if sequence.lookup is not None else None
+        self.cache.attach(sequence, 0)
 
     def release(self, sequence: Sequence) -> None:
         """The sequence has ended, from wherever it was."""

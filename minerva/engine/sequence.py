@@ -28,7 +28,8 @@ class Sequence:
     Nothing tells prefill from decode: a running sequence is one whose `computed` chases `len(tokens)`. `deadline`
     and the times are readings of the engine's clock, in seconds. A smaller `priority` goes first. Prefixes are
     shared within a `namespace` only: `node` is the part of the prefix cache whose cells it shares, `leader` the
-    running sequence that is computing `leader_len` tokens of its prompt for it.
+    running sequence that is computing `leader_len` tokens of its prompt for it. One that `shifts` goes on when its
+    context is full, without the `dropped` tokens.
     """
 
     id: int
@@ -50,6 +51,8 @@ class Sequence:
     slot: int = -1
     status: Status = Status.WAITING
     wants_logprobs: bool = False
+    shifts: bool = False
+    dropped: int = 0
     constraint: TokenConstraint | None = None
     lookup: Lookup | None = None
     admitted: float | None = None
@@ -75,7 +78,7 @@ class Sequence:
 
     @property
     def generated(self) -> int:
-        return len(self.tokens) - self.prompt_len
+        return len(self.tokens) + self.dropped - self.prompt_len
 
     @property
     def decoding(self) -> bool:

@@ -137,3 +137,17 @@ def test_every_request_finishes_whatever_arrives_when(arrivals, n_slots, batch, 
         assert core.now < 20_000
     assert [s.generated for s in sequences] == [s.max_tokens for s in sequences]
     assert core.memory.used == 0
+
+
+def test_a_full_context_that_shifts_goes_on_without_its_middle():
+    core = FakeCore(sharing=True, n_cells=256, n_ctx=64)
+    sequence = core.sequence(1, prompt=40, max_tokens=500)
+    start = list(sequence.tokens[:16])
+    while sequence.generated < 200:
+        core.step()
+        if len(sequence.tokens) >= 64:
+            core.scheduler.shift(sequence)
+            core.verify()
+    assert sequence.tokens[:16] == start
+    assert sequence.dropped > 0
+    assert len(sequence.tokens) <= 64

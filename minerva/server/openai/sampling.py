@@ -23,6 +23,7 @@ SAME_NAME = (
     "presence_penalty",
     "max_tokens",
     "ignore_eos",
+    "context_shift",
 )
 
 

@@ -106,6 +106,7 @@ class SamplingBody(Body):
     json_schema: dict[str, Any] | None = None
     guided_regex: str | None = None
     guided_choice: Annotated[list[str], Field(min_length=1)] | None = None
+    context_shift: bool | None = None
     cache_prompt: bool | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
     timeout_s: Annotated[float, Field(gt=0, le=7 * 86400)] | None = None
