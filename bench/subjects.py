@@ -39,12 +39,17 @@ class Subject:
 
 
 def subjects(setup: Setup, wanted: tuple[str, ...] = ()) -> list[Subject]:
-    """Those that can run here, of the `wanted` ones (`harness`, `minerva`, `llama-server`; none means all)."""
+    """Those that can run here, of the `wanted` ones (`harness`, `step-loop`, `minerva`,
+    `llama-server`; none means all)."""
     found: list[Subject] = []
     if setup.harness:
         for layout, flags in (("split", ()), ("unified", ("--kv-unified",))):
-            found.append(Subject(f"harness {layout}", _Harness(setup, flags), runs=lambda w: w.in_c))
+            argv = (setup.harness, "--bench", "-m", str(setup.model))
+            found.append(Subject(f"harness {layout}", _Loop(setup, (*argv, *flags)), runs=lambda w: w.in_c))
     if setup.minerva:
+        step_loop = (setup.python, "-m", "bench.step_loop", str(setup.model))
+        for layout, flags in (("split", ()), ("unified", ("--kv-unified",))):
+            found.append(Subject(f"step-loop {layout}", _Loop(setup, (*step_loop, *flags)), runs=lambda w: w.in_c))
         found.append(Subject("minerva", _Http(setup, lambda w: _minerva(setup, w))))
     if setup.llama_server:
         for peer in PEERS:
@@ -81,16 +86,18 @@ class _Http:
 
 
 @dataclass(frozen=True, slots=True)
-class _Harness:
+class _Loop:
+    """A decode loop without HTTP, in C or through the binding: a program with the harness's flags and output."""
+
     setup: Setup
-    flags: tuple[str, ...]
+    argv: tuple[str, ...]
 
     def __call__(self, workload: Workload, seed: int) -> Figures:
         argv = [
-            str(self.setup.harness), "--bench", "-m", str(self.setup.model), "-t", str(self.setup.threads),
+            *self.argv, "--threads", str(self.setup.threads),
             "--clients", str(workload.clients), "--requests", str(workload.requests),
             "--prompt-tokens", str(workload.prompt_tokens), "-n", str(workload.max_tokens),
-            "--seed", str(seed), *self.flags,
+            "--seed", str(seed),
         ]  # fmt: skip
         result = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
         return Figures(

@@ -297,6 +297,8 @@ cdef class Grammar:
     cdef core.GrammarSpec spec
 
     def __cinit__(self, str source=""):
+        if "\0" in source:
+            raise RequestError("a grammar cannot hold a NUL character", param="grammar")
         self.spec.source = source.encode()
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import msgspec
 
@@ -41,6 +41,8 @@ Messages = Sequence[dict[str, Any]]
 """A conversation in OpenAI's shape: dicts of role and content."""
 
 TextOrTokens = str | list[int]
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class _Local:
     def __init__(self, model: str | Path | None, options: dict[str, Any]) -> None:
         path = EMBEDDED if model is None else Path(model).expanduser()
         read_metadata(path)
-        self._loaded = load(msgspec.convert({"model": str(path), **options}, EngineOptions))
+        self._loaded = load(engine_options(path, options))
         self._ids = itertools.count(1)
         self._loaded.engine.start()
 
@@ -304,18 +306,26 @@ def take_constraint(given: dict[str, Any]) -> Constraint | None:
     return None
 
 
+def engine_options(path: Path, given: dict[str, Any]) -> EngineOptions:
+    """Raises `RequestError` that names a wrong keyword or type."""
+    return _converted(given, EngineOptions, "option", model=str(path))
+
+
 def sampling_params(given: dict[str, Any]) -> SamplingParams:
     """Raises `RequestError` that names a wrong keyword or type."""
-    unknown = set(given) - set(SamplingParams.__struct_fields__)
-    if unknown:
-        accepted = ", ".join(SamplingParams.__struct_fields__)
-        raise RequestError(f"unknown sampling parameter {', '.join(sorted(unknown))}; accepted: {accepted}")
     if isinstance(given.get("stop"), str):
         given = {**given, "stop": (given["stop"],)}
+    return _converted(given, SamplingParams, "sampling parameter")
+
+
+def _converted(given: dict[str, Any], kind: type[T], what: str, **fixed: Any) -> T:
+    accepted = [name for name in kind.__struct_fields__ if name not in fixed]
+    if unknown := sorted(set(given) - set(accepted)):
+        raise RequestError(f"unknown {what} {', '.join(unknown)}; accepted: {', '.join(accepted)}", param=unknown[0])
     try:
-        return msgspec.convert(given, SamplingParams)
+        return msgspec.convert({**given, **fixed}, kind)
     except msgspec.ValidationError as e:
-        raise RequestError(f"sampling parameters: {e}") from None
+        raise RequestError(f"{what}s: {e}") from None
 
 
 def _raised(events: list[Event]) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import string
 from typing import TYPE_CHECKING
 
 from minerva.engine.messages import Delta, Event, Failed, Finished, Started, TokenLogprob, ToolCallDelta
@@ -51,7 +52,7 @@ class Answer:
             index = call["index"]
             id = ""
             if index not in self._call_ids:
-                id = self._call_ids[index] = call["id"] or f"call_{secrets.token_hex(12)}"
+                id = self._call_ids[index] = call["id"] or _call_id()
             calls.append(ToolCallDelta(index, id, call["name"], call["arguments"]))
         if not (found["content"] or found["reasoning"] or calls or logprobs):
             return None
@@ -73,6 +74,11 @@ class Answer:
             sequence.first_token - sequence.admitted,
             output.at - sequence.first_token,
         )
+
+
+def _call_id() -> str:
+    """Nine letters and digits: some templates refuse to render a call under any other id."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
 
 
 def _logprob(raw: RawLogprobs) -> TokenLogprob:

@@ -115,7 +115,7 @@ def _load_model(
         return _open(options, 0, progress), 0, "CPU"
     gpu = gpus[min(options.main_gpu, len(gpus) - 1)]
     layers = choose_gpu_layers(
-        n_layers=Model(options.model, vocab_only=True).n_layer,
+        n_layers=_layers_in_header(options.model),
         model_bytes=Path(options.model).stat().st_size,
         gpu_free=gpu["memory_free"],
         wanted=options.gpu_layers,
@@ -128,6 +128,12 @@ def _load_model(
         log.warning("the GPU cannot hold the model (%s)", e)
         notes.append(f"{gpu['description']} cannot hold the model: the CPU computes everything")
         return _open(options, 0, progress), 0, "CPU"
+
+
+def _layers_in_header(path: str) -> int:
+    """Without the weights llama.cpp fills in no hyperparameters, but it knows the metadata."""
+    header = Model(path, vocab_only=True)
+    return int(header.metadata(f"{header.metadata('general.architecture')}.block_count") or 0)
 
 
 def _open(options: EngineOptions, layers: int, progress: Callable[[float], None] | None) -> Model:

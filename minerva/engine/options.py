@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-KV_TYPES = ("f16", "bf16", "f32", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
-FLASH_ATTENTION = ("auto", "on", "off")
-
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """None means: choose what fits this machine.

@@ -32,6 +32,11 @@ PING_EVERY_S = 5.0
 HUNG_AFTER_S = 60.0
 """A worker that answers no ping for so long is killed and restarted."""
 
+SPIN_COUNT = "10000"
+"""How long llama.cpp's threads spin at a barrier before they sleep. OpenMP's own choice, for ever, takes the core from
+whatever the barrier waits for as soon as anything else runs on the machine; the gateway does.
+"""
+
 LONG_WAIT_S = 5.0
 """A request does not wait for a restart further off than this: it gets 503 with Retry-After."""
 
@@ -191,6 +196,7 @@ class Worker:
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
+                env=_environment(),
             )
         finally:
             theirs.close()
@@ -292,6 +298,13 @@ class Worker:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    return environment
 
 
 def describe_exit(code: int | None) -> str:
