@@ -88,6 +88,17 @@ class Engine:
         """Running sequences, then waiting ones in the order in which they will be admitted."""
         return [*self.scheduler.running, *self.scheduler.waiting]
 
+    def gauges(self) -> dict[str, float]:
+        """KV cells and bytes as they are now."""
+        scheduler = self.scheduler
+        return {
+            "slots": scheduler.n_slots,
+            "kv_cells": scheduler.n_cells,
+            "kv_cells_used": scheduler.used_cells,
+            "cached_prefix_cells": scheduler.cache.cells,
+            "cache_ram_bytes": scheduler.cache.ram_bytes,
+        }
+
     def _run(self) -> None:
         while self._take_commands():
             try:

@@ -41,6 +41,8 @@ class Sharing(Protocol):
     locked_cells: int
     evicted: int
 
+    @property
+    def ram_bytes(self) -> int: ...
     def peek(self, sequence: Sequence) -> int: ...
     def attach(self, sequence: Sequence, room: int) -> None: ...
     def publish(self, sequence: Sequence) -> None: ...
@@ -55,6 +57,7 @@ class NoSharing:
     cells = 0
     locked_cells = 0
     evicted = 0
+    ram_bytes = 0
 
     def peek(self, sequence: Sequence) -> int:
         return len(sequence.tokens)
@@ -81,6 +84,11 @@ class PrefixCache:
         self._roots: dict[str, Node] = {}
         self._free_holders = list(range(MAX_IDS - 1, n_slots - 1, -1))
         self._clock = 0
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes of prefixes kept outside the KV cache."""
+        return self.ram.bytes
 
     def peek(self, sequence: Sequence) -> int:
         """How many tokens `attach` would share from the KV cache, as it is now."""

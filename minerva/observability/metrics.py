@@ -26,6 +26,7 @@ class EngineSample:
     running: int = 0
     waiting: int = 0
     counters: Mapping[str, float] = field(default_factory=dict)
+    gauges: Mapping[str, float] = field(default_factory=dict)
 
 
 class Metrics:
@@ -71,9 +72,18 @@ class _Engines(Collector):
             restarts.add_metric([sample.model], sample.restarts)
         yield from (ready, running, waiting, restarts)
         for name in sorted({name for sample in self._samples for name in sample.counters}):
-            plain = _NOT_IN_NAMES.sub("_", name.lower()).removesuffix("_total")
-            family = CounterMetricFamily(f"minerva_engine_{plain}", f"The engine's {name}.", labels=["model"])
+            counter = CounterMetricFamily(_named(name), f"The engine's {name}.", labels=["model"])
             for sample in self._samples:
                 if name in sample.counters:
-                    family.add_metric([sample.model], sample.counters[name])
-            yield family
+                    counter.add_metric([sample.model], sample.counters[name])
+            yield counter
+        for name in sorted({name for sample in self._samples for name in sample.gauges}):
+            gauge = GaugeMetricFamily(_named(name), f"The engine's {name}.", labels=["model"])
+            for sample in self._samples:
+                if name in sample.gauges:
+                    gauge.add_metric([sample.model], sample.gauges[name])
+            yield gauge
+
+
+def _named(name: str) -> str:
+    return "minerva_engine_" + _NOT_IN_NAMES.sub("_", name.lower()).removesuffix("_total")

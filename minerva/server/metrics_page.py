@@ -31,4 +31,4 @@ async def _sample(model: str, worker: Worker) -> EngineSample:
         pong = await asyncio.wait_for(worker.stats(), PATIENCE_S)
     except (MinervaError, asyncio.TimeoutError):
         return known
-    return EngineSample(model, worker.state, worker.restarts, pong.running, pong.waiting, pong.counters)
+    return EngineSample(model, worker.state, worker.restarts, pong.running, pong.waiting, pong.counters, pong.gauges)

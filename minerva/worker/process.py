@@ -85,7 +85,7 @@ class WorkerProcess:
         elif isinstance(frame, p.Ping):
             engine = self._loaded.engine
             counters = {name: getattr(engine.counters, name) for name in engine.counters.__struct_fields__}
-            self._send(p.Pong(frame.sent, engine.running, engine.waiting, counters))
+            self._send(p.Pong(frame.sent, engine.running, engine.waiting, counters, engine.gauges()))
         elif isinstance(frame, p.Inspect):
             self._send(p.Queue(frame.id, self._queue()))
         elif isinstance(frame, p.Tokenize):

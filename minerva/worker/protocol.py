@@ -155,10 +155,13 @@ class LoadFailed(Frame, frozen=True):
 
 
 class Pong(Frame, frozen=True):
+    """`counters` only grow; `gauges` are what is so now."""
+
     sent: float
     running: int
     waiting: int
     counters: dict[str, float]
+    gauges: dict[str, float] = {}
 
 
 ToWorker: TypeAlias = Load | Generate | Cancel | Tokenize | Detokenize | ApplyTemplate | Inspect | Ping | Shutdown
