@@ -90,6 +90,9 @@ class Settings(BaseModel):
     speculate: bool = engine_field(
         "Guess tokens from the text so far, where that pays.", "--speculate/--no-speculate", default=True
     )
+    model_draft: str | None = engine_field(
+        "A small GGUF file of the same family that guesses tokens for the model.", "-md", "--model-draft"
+    )
     itl_target_ms: float = engine_field(
         "Gap between two tokens of an answer that prompts beside it should not exceed, in ms.",
         "--itl-target-ms", default=250, low=1, high=60_000,

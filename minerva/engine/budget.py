@@ -39,12 +39,14 @@ class StepBudget:
         fits = int((self.target_s - self.decode_s(decoding)) / self.prefill_s_per_token)
         return max(min(fits, room), min(MIN_CHUNK, room))
 
-    def worth(self, decoding: int) -> float:
-        """The part of its guesses that must be right for a sequence's guesses to raise the throughput."""
+    def worth(self, decoding: int, guess_s: float) -> float:
+        """The part of its guesses that must be right for a sequence's guesses to raise the throughput, when one takes
+        `guess_s` to make.
+        """
         step_s = self.decode_s(decoding)
         if step_s == 0.0 or self.draft_s_per_token == 0.0:
             return UNKNOWN_WORTH
-        return decoding * self.draft_s_per_token / step_s
+        return decoding * (self.draft_s_per_token + guess_s) / step_s
 
     def observe(self, decoding: int, prompt_tokens: int, drafted: int, seconds: float) -> None:
         """Takes in what a step took."""

@@ -15,7 +15,6 @@ from minerva.engine.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from minerva.engine.output import Output
 from minerva.engine.params import SamplingParams
 from minerva.engine.sequence import Sequence
-from minerva.engine.speculation import Lookup
 from minerva.errors import ContextLengthError, RequestError, UnsupportedError
 
 
@@ -86,7 +85,6 @@ class Frontend:
             priority=priority,
             deadline=deadline,
             constraint=prepared.constraint,
-            lookup=Lookup(),
             shifts=sampling.context_shift,
             wants_logprobs=sampling.top_logprobs is not None,
         )

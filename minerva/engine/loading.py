@@ -12,6 +12,7 @@ import msgspec
 from minerva import _core
 from minerva._core import Batch, ChatTemplate, Context, Model
 from minerva.engine.budget import StepBudget
+from minerva.engine.draft_model import DraftModel
 from minerva.engine.engine import Engine
 from minerva.engine.frontend import Frontend
 from minerva.engine.options import EngineOptions
@@ -19,7 +20,7 @@ from minerva.engine.prefix_cache import NoSharing, PrefixCache
 from minerva.engine.ram_tier import RamTier
 from minerva.engine.scheduler import Scheduler
 from minerva.engine.sizing import Sizes, choose_gpu_layers, choose_sizes, free_memory, physical_cores
-from minerva.engine.speculation import Speculator
+from minerva.engine.speculation import Guesser, PromptLookup, Speculator
 from minerva.errors import InvalidModelError, MinervaError
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ TYPE_BYTES = {
 
 
 MIN_ROWS = 16
+ALL_LAYERS = 9999
 
 
 @dataclass(slots=True)
@@ -74,6 +76,17 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
         device = f"CPU, {threads} threads"
     step_tokens = min(options.batch_size, sizes.n_cells)
     shares = context.kv_unified and can_cut(context, step_tokens)
+    guesser: Guesser = PromptLookup()
+    if options.model_draft is not None:
+        guesser = DraftModel(
+            Path(options.model_draft),
+            model.vocab,
+            n_cells=sizes.n_cells,
+            n_slots=sizes.n_slots,
+            n_batch=step_tokens,
+            threads=threads,
+            gpu_layers=ALL_LAYERS if layers else 0,
+        )
     ram = RamTier(options.cache_ram_mib << 20)
     scheduler = Scheduler(
         context,
@@ -83,7 +96,7 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
         n_ctx=min(sizes.n_ctx, context.n_ctx_seq),
         budget=StepBudget(step_tokens, options.itl_target_ms / 1000),
         queue_size=options.queue_size,
-        speculator=Speculator(_rows(sizes)) if options.speculate and shares else None,
+        speculator=Speculator(guesser, _rows(sizes)) if options.speculate and shares else None,
     )
     check = options.check_integrity or _core.DEBUG
     engine = Engine(context, Batch(step_tokens), scheduler, check_integrity=check)

@@ -43,4 +43,5 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     prefix_cache: bool = True
     cache_ram_mib: int = 2048
     speculate: bool = True
+    model_draft: str | None = None
     check_integrity: bool = False

@@ -9,7 +9,7 @@ from minerva.engine.budget import StepBudget, share
 from minerva.engine.prefix_cache import Memory, Sharing
 from minerva.engine.radix import common_prefix
 from minerva.engine.sequence import Sequence, Status
-from minerva.engine.speculation import Lookup, Speculator
+from minerva.engine.speculation import Ngrams, Speculator
 from minerva.errors import EngineError, OverloadedError
 
 HEADROOM = 8
@@ -123,7 +123,7 @@ class Scheduler:
         sequence.computed = 0
         del sequence.tokens[keep : keep + drop]
         sequence.dropped += drop
-        sequence.lookup = Lookup() if sequence.lookup is not None else None
+        sequence.ngrams = Ngrams()
         self.cache.attach(sequence, 0)
 
     def release(self, sequence: Sequence) -> None:
@@ -169,7 +169,7 @@ class Scheduler:
         if self.speculator is None or not decoding:
             return {}
         cells = self.n_cells - self.cache.cells - sum(s.own for s in self.running)
-        return self.speculator.draft(decoding, cells, self.n_ctx, self.budget.worth(len(decoding)))
+        return self.speculator.draft(decoding, cells, self.n_ctx, self.budget)
 
     def _enqueue(self, sequence: Sequence) -> None:
         bisect.insort(self.waiting, sequence, key=_order)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from minerva.engine.speculation import Ngrams, Pace
 
 if TYPE_CHECKING:
     from minerva._core import Sampler
     from minerva.engine.constraints import TokenConstraint
     from minerva.engine.output import Output
     from minerva.engine.radix import Node
-    from minerva.engine.speculation import Lookup
 
 
 class Status(enum.Enum):
@@ -54,7 +55,8 @@ class Sequence:
     shifts: bool = False
     dropped: int = 0
     constraint: TokenConstraint | None = None
-    lookup: Lookup | None = None
+    pace: Pace = field(default_factory=Pace)
+    ngrams: Ngrams = field(default_factory=Ngrams)
     admitted: float | None = None
     first_token: float | None = None
 

@@ -51,8 +51,8 @@ def test_guesses_are_worth_more_rights_the_fuller_the_batch():
     budget.observe(1, 0, 0, seconds=0.018)
     budget.observe(8, 0, 0, seconds=0.070)
     budget.observe(1, 0, 10, seconds=0.098)
-    assert 0.4 < budget.worth(1) < 0.5
-    assert budget.worth(8) > 0.9
+    assert 0.4 < budget.worth(1, 0.0) < 0.5
+    assert budget.worth(8, 0.0) > 0.9
 
 
 def test_a_step_is_judged_by_the_nearest_number_of_sequences_that_was_seen():
