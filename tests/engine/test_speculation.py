@@ -58,7 +58,7 @@ def llm() -> Any:
     return LLM
 
 
-PROMPTS = [
+PROMPTS = ["Hello", "What are you?", "the cat sat on the mat. " * 2 + "the cat sat on", "a b a b a b a b"]
     "Hello",
     "What are you?",
     "the cat sat on the mat. the cat sat on the mat. the cat sat on",
