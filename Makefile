@@ -3,9 +3,15 @@ PYTHON ?= python3
 PIP = $(PYTHON) -m pip --disable-pip-version-check
 EXTRAS ?= test
 FLAGS ?=
-export CCACHE_NOHASHDIR = 1
+# Objects that one checkout or build folder compiled serve the others, where ccache is installed.
+CCACHE_BASEDIR ?= $(CURDIR)
+CCACHE_NOHASHDIR ?= 1
+export CCACHE_BASEDIR CCACHE_NOHASHDIR
 
-.PHONY: build debug test test-debug lint format bench clean
+.PHONY: help build debug test test-debug lint format bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/' | expand -t 20
 
 build:  ## an editable install, compiled in build/; again after a change to C++ or Cython
 	$(PIP) install --quiet -e ".[$(EXTRAS)]" -C cmake.define.MINERVA_BUILD_HARNESS=ON $(FLAGS)
@@ -13,26 +19,25 @@ build:  ## an editable install, compiled in build/; again after a change to C++ 
 debug:  ## the same with bounds checks, assertions and integrity checks on every step
 	MINERVA_DEBUG=true $(MAKE) build
 
-test: build
+test: build  ## build, then all tests
 	$(PYTHON) -m pytest
 
-test-debug: debug
+test-debug: debug  ## the same tests on the debug build
 	$(PYTHON) -m pytest
 
-lint:
-	$(PIP) install --quiet ruff mypy cython-lint numpy pydantic msgspec aiohttp typer
+lint: EXTRAS = test,dev
+lint: build  ## ruff, mypy, cython-lint
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	cython-lint minerva/*.pyx minerva/*.pxd
+	$(PYTHON) -m cython_lint.cython_lint minerva/*.pyx minerva/*.pxd
 
-format:
+format:  ## mend what ruff can mend
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-bench: build
-	$(PIP) install --quiet rich psutil aiohttp gguf
+bench: build  ## beside llama-server, built from the vendored tree; minutes
 	$(PYTHON) -m bench
 
-clean:
-	rm -rf build dist vendor/llama.cpp/tree
+clean:  ## remove what was built; the unpacked llama.cpp stays
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache

@@ -11,6 +11,7 @@ Importing this package loads no native code; the first use of `LLM` or `AsyncLLM
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 from minerva.errors import (
@@ -25,6 +26,9 @@ from minerva.errors import (
 
 if TYPE_CHECKING:
     from minerva.llm import LLM, AsyncLLM, Chunk, Completion
+
+# In a checkout this folder hides an installed Minerva: the extension is found there all the same.
+__path__ = extend_path(__path__, __name__)
 
 try:
     __version__ = version("minerva-llm")

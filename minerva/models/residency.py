@@ -42,8 +42,10 @@ class Residency:
         self.catalogue = catalogue
         self._settings = settings
         self._residents: dict[str, _Resident] = {}
+        self._leaving: dict[asyncio.Task[None], Worker] = {}
+        """Being unloaded: each keeps its place until its process is gone."""
         self._clock = 0
-        self._freed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._stopping = False
 
     @contextlib.asynccontextmanager
@@ -58,8 +60,7 @@ class Residency:
             yield Lease(resident.entry, resident.worker)
         finally:
             resident.leases -= 1
-            async with self._freed:
-                self._freed.notify_all()
+            self._notify()
 
     async def preload(self) -> Worker:
         """Starts the default model; does not wait for it."""
@@ -73,30 +74,30 @@ class Residency:
     async def stop(self, grace_s: float) -> None:
         """Unloads every model."""
         self._stopping = True
-        await asyncio.gather(*(r.worker.stop(grace_s) for r in self._residents.values()))
+        self._notify()
+        workers = [r.worker for r in self._residents.values()] + list(self._leaving.values())
+        await asyncio.gather(*(worker.stop(grace_s) for worker in workers))
         self._residents.clear()
 
     async def _acquire(self, entry: CatalogueEntry) -> _Resident:
-        async with self._freed:
-            while True:
-                if self._stopping:
-                    raise ShuttingDownError("the server is stopping", retry_after=5.0)
-                resident = self._residents.get(entry.id)
-                if resident is not None and resident.worker.state == "failed" and not resident.leases:
-                    await self._unload(resident)
-                    resident = None
-                if resident is None and len(self._residents) < self._settings.max_models:
-                    resident = await self._load(entry)
-                if resident is not None:
-                    self._clock += 1
-                    resident.last_used = self._clock
-                    resident.leases += 1
-                    return resident
-                idle = [r for r in self._residents.values() if r.leases == 0]
-                if idle:
-                    await self._unload(min(idle, key=lambda r: r.last_used))
-                else:
-                    await self._freed.wait()
+        while True:
+            if self._stopping:
+                raise ShuttingDownError("the server is stopping", retry_after=5.0)
+            resident = self._residents.get(entry.id)
+            if resident is not None and resident.worker.state == "failed" and not resident.leases:
+                self._unload(resident)
+                resident = None
+            if resident is None and len(self._residents) + len(self._leaving) < self._settings.max_models:
+                resident = await self._load(entry)
+            if resident is not None:
+                self._clock += 1
+                resident.last_used = self._clock
+                resident.leases += 1
+                return resident
+            idle = [r for r in self._residents.values() if r.leases == 0]
+            if idle and not self._leaving:
+                self._unload(min(idle, key=lambda r: r.last_used))
+            await self._changed.wait()
 
     async def _load(self, entry: CatalogueEntry) -> _Resident:
         log.info("loading %s", entry.id)
@@ -105,7 +106,19 @@ class Residency:
         await worker.start()
         return resident
 
-    async def _unload(self, resident: _Resident) -> None:
+    def _unload(self, resident: _Resident) -> None:
+        """In a task of its own: neither a request that gives up nor one for another model has to do with it."""
         log.info("unloading %s", resident.entry.id)
         del self._residents[resident.entry.id]
-        await resident.worker.stop(self._settings.grace_s)
+        leaving = asyncio.create_task(resident.worker.stop(self._settings.grace_s), name=f"unload {resident.entry.id}")
+        self._leaving[leaving] = resident.worker
+        leaving.add_done_callback(self._left)
+
+    def _left(self, leaving: asyncio.Task[None]) -> None:
+        del self._leaving[leaving]
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wakes all who wait for a place: each looks again."""
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -28,6 +28,9 @@ BACKOFF_S = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 HEALTHY_AFTER_S = 60.0
 """A worker that lived this long starts over at the first pause."""
 
+LOAD_ATTEMPTS = 3
+"""A worker that ends so often before it was ever ready has failed: the model or the installation ends it."""
+
 PING_EVERY_S = 5.0
 HUNG_AFTER_S = 60.0
 """A worker that answers no ping for so long is killed and restarted."""
@@ -146,47 +149,66 @@ class Worker:
         return await pong
 
     async def stop(self, grace_s: float) -> None:
-        """Ends the process: its generations end in an error, and after `grace_s` it is killed."""
-        self._set_state("stopped", UnavailableError(f"the model {self.name} is being unloaded", retry_after=5.0))
+        """Ends the process: its generations end in an error, and after `grace_s` it is killed; a loading one is at
+        once. When this returns the process is gone.
+        """
+        was_ready = self.state == "ready"
+        unloaded = UnavailableError(f"the model {self.name} is being unloaded", retry_after=5.0)
+        self._set_state("stopped", unloaded)
         self._send(p.Shutdown())
-        if self._process is not None and self._process.returncode is None:
+        if was_ready and self._process is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._process.wait(), max(grace_s, 0.05))
         if self._supervisor is not None:
             self._supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._supervisor
+            await asyncio.wait({self._supervisor})
         self._kill()
+        if self._process is not None:
+            await self._process.wait()
+        self._drop(unloaded)
 
     async def _supervise(self) -> None:
         failures = 0
         while True:
             started = time.monotonic()
-            try:
-                await self._spawn()
-            except OSError as e:
-                log.error("cannot start a worker for %s: %s", self.name, e)
-            else:
-                watch = asyncio.create_task(self._watch())
-                await self._lost.wait()
-                watch.cancel()
-            self._kill()
-            code = await self._process.wait() if self._process else None
-            self._drop(WorkerDiedError(f"the worker of {self.name} ended {describe_exit(code)}", retry_after=1.0))
+            ended = await self._live()
+            self._drop(WorkerDiedError(f"the worker of {self.name} ended {ended}", retry_after=1.0))
             if self.state in ("failed", "stopped"):
                 return
             failures = 0 if time.monotonic() - started > HEALTHY_AFTER_S else failures
             pause = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
             failures += 1
+            if self.model is None and failures == LOAD_ATTEMPTS:
+                log.error("the worker of %s ended %s while it loaded, as before: giving it up", self.name, ended)
+                why = f"the worker of {self.name} ended {ended} while it loaded: its log says why"
+                self._set_state("failed", ModelLoadError(why))
+                return
             self.restarts += 1
             self._next_start = time.monotonic() + pause
-            log.error("the worker of %s ended %s: restarting in %.1f s", self.name, describe_exit(code), pause)
+            log.error("the worker of %s ended %s: restarting in %.1f s", self.name, ended, pause)
             self._set_state("restarting")
             await asyncio.sleep(pause)
+
+    async def _live(self) -> str:
+        """A process from its start to its end; tells how it ended."""
+        try:
+            await self._spawn()
+        except OSError as e:
+            log.error("cannot start a worker for %s: %s", self.name, e)
+            return f"before it started ({e})"
+        watch = asyncio.create_task(self._watch(), name=f"watch {self.name}")
+        try:
+            await self._lost.wait()
+        finally:
+            watch.cancel()
+        self._kill()
+        assert self._process is not None
+        return describe_exit(await self._process.wait())
 
     async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         self._lost.clear()
+        self._process = None
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -198,6 +220,9 @@ class Worker:
                 start_new_session=True,
                 env=_environment(),
             )
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
         loop = asyncio.get_running_loop()
@@ -274,6 +299,9 @@ class Worker:
             self._connection.send(frame)
 
     def _set_state(self, state: str, error: MinervaError | None = None) -> None:
+        """Whatever a worker still says, stopped is stopped."""
+        if self.state == "stopped":
+            return
         self.state = state
         self._error = error
         self._changed.set()
@@ -307,9 +335,7 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def describe_exit(code: int | None) -> str:
-    if code is None:
-        return "before it started"
+def describe_exit(code: int) -> str:
     if code < 0:
         return f"by signal {signal.Signals(-code).name}"
     return f"with status {code}"

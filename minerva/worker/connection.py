@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from minerva.worker import protocol as p
+
+log = logging.getLogger(__name__)
 
 
 class Connection(asyncio.Protocol):
@@ -22,14 +25,21 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        start = 0
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._buffer += data
+        try:
+            self._take_frames()
+        except Exception:  # whatever it was, the stream cannot be trusted after it
+            log.exception("a worker's frame cannot be read")
+            self._transport.abort()
+
+    def _take_frames(self) -> None:
+        buffer, start = self._buffer, 0
         while len(buffer) - start >= p.HEADER.size:
             (size,) = p.HEADER.unpack_from(buffer, start)
             if size > p.MAX_FRAME:
-                self.close()
-                return
+                raise ValueError(f"a frame of {size} bytes")
             end = start + p.HEADER.size + size
             if len(buffer) < end:
                 break
@@ -47,5 +57,6 @@ class Connection(asyncio.Protocol):
             self._transport.write(p.encode(frame))
 
     def close(self) -> None:
+        """At once: what a worker has not read by now it never will."""
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()

@@ -26,6 +26,10 @@ from minerva.worker import protocol as p
 log = logging.getLogger(__name__)
 
 PREPARE_THREADS = 2
+PREPARE_LIMIT_S = 120.0
+"""A request that is prepared for longer (by a chat template that never ends, say) takes its thread for ever: the worker
+ends and is replaced.
+"""
 SWITCH_INTERVAL_S = 0.0005
 """The engine's thread gets the GIL back this soon after a step, whatever the others are doing."""
 
@@ -38,6 +42,7 @@ class WorkerProcess:
         self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="minerva-prepare")
         self._outputs: queue.SimpleQueue[Output] = queue.SimpleQueue()
         self._answers: dict[int, Answer] = {}
+        self._prepare_since: dict[int, float] = {}  # by thread
         self._lock = threading.Lock()  # guards the two sets
         self._preparing: set[int] = set()
         self._cancelled: set[int] = set()  # while they were being prepared
@@ -52,10 +57,9 @@ class WorkerProcess:
         threading.Thread(target=self._write, name="minerva-writer", daemon=True).start()
         while (frame := self._receive()) is not None:
             if isinstance(frame, p.Shutdown):
+                self._loaded.engine.stop()
                 break
             self._handle(frame)
-        self._loaded.engine.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, frame: p.Load) -> bool:
         reported = -1.0
@@ -83,6 +87,7 @@ class WorkerProcess:
         elif isinstance(frame, p.Cancel):
             self._cancel(frame.id)
         elif isinstance(frame, p.Ping):
+            self._check_prepare()
             engine = self._loaded.engine
             counters = {name: getattr(engine.counters, name) for name in engine.counters.__struct_fields__}
             self._send(p.Pong(frame.sent, engine.running, engine.waiting, counters, engine.gauges()))
@@ -97,6 +102,7 @@ class WorkerProcess:
 
     def _guard(self, id: int, do: object, *args: object) -> None:
         """Runs a request's work on the pool: what it raises goes to the caller, never to the others."""
+        self._prepare_since[threading.get_ident()] = time.monotonic()
         try:
             do(*args)  # type: ignore[operator]
         except MinervaError as e:
@@ -104,6 +110,15 @@ class WorkerProcess:
         except Exception as e:
             log.exception("request %d failed", id)
             self._fail(id, EngineError(f"the request could not be prepared: {e}"))
+        finally:
+            del self._prepare_since[threading.get_ident()]
+
+    def _check_prepare(self) -> None:
+        oldest = min(list(self._prepare_since.values()), default=None)
+        if oldest is not None and time.monotonic() - oldest > PREPARE_LIMIT_S:
+            log.critical("a request has been prepared for %.0f s: ending", PREPARE_LIMIT_S)
+            logging.shutdown()
+            os._exit(1)
 
     def _fail(self, id: int, error: MinervaError) -> None:
         self._answers.pop(id, None)
@@ -201,13 +216,20 @@ class WorkerProcess:
             os._exit(0)  # the gateway is gone, and nobody is left to serve
 
     def _receive(self) -> p.ToWorker | None:
-        header = self._stream.read(p.HEADER.size)
-        if len(header) < p.HEADER.size:
+        """None when the gateway is gone, in the middle of a frame or not."""
+        try:
+            header = self._stream.read(p.HEADER.size)
+            if len(header) < p.HEADER.size:
+                return None
+            (size,) = p.HEADER.unpack(header)
+            if size > p.MAX_FRAME:
+                raise RequestError(f"a frame of {size} bytes")
+            body = self._stream.read(size)
+        except OSError:
             return None
-        (size,) = p.HEADER.unpack(header)
-        if size > p.MAX_FRAME:
-            raise RequestError(f"a frame of {size} bytes")
-        frame: p.ToWorker = p.to_worker.decode(self._stream.read(size))
+        if len(body) < size:
+            return None
+        frame: p.ToWorker = p.to_worker.decode(body)
         return frame
 
 
@@ -232,8 +254,16 @@ def describe(loaded: Loaded) -> p.WorkerModel:
     )
 
 
+def end_with_thread(lost: threading.ExceptHookArgs) -> None:
+    """Without one of its threads a worker would answer pings and nothing else: it ends, and is replaced."""
+    log.critical("thread %s is lost", lost.thread and lost.thread.name, exc_info=lost.exc_value)
+    logging.shutdown()
+    os._exit(1)
+
+
 def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    threading.excepthook = end_with_thread
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     WorkerProcess(socket.socket(fileno=int(sys.argv[1]))).run()

@@ -86,7 +86,7 @@ class Inspect(Frame, frozen=True):
 
 
 class Shutdown(Frame, frozen=True):
-    """Stop reading requests; end when the running ones have ended."""
+    """End: what runs is ended with an error after its present step."""
 
 
 class Events(Frame, frozen=True):

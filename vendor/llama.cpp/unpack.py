@@ -9,8 +9,10 @@ Exit status 0, or 1 with one line on stderr that says what to do.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -22,8 +24,9 @@ from pathlib import Path, PurePosixPath
 HERE = Path(__file__).resolve().parent
 TREE = HERE / "tree"
 STAMP = TREE / ".minerva-stamp"
-UNUSED = {"app", "benches", "ci", "docs", "examples", "media", "pocs", "scripts", "skills", "tests", ".github", ".devops"}
-"""Top-level folders of upstream that no build of ours and no test of ours reads."""
+UNUSED = {".devops", ".github", "app", "benches", "ci", "docs", "examples", "media", "pocs", "scripts", "tests"}
+"""Top-level folders of upstream that no build of ours and no test of ours reads. Its file `.git`, which leads nowhere,
+stays: without it ggml's CMake asks git, and takes the commit of the repository around it for its own."""
 
 
 def main() -> None:
@@ -41,7 +44,8 @@ def main() -> None:
             _apply(patch, fresh)
         (fresh / STAMP.name).write_text(stamp)
         if TREE.exists():
-            shutil.rmtree(TREE)
+            _keep_times(TREE, fresh)
+            os.replace(TREE, Path(work) / "old")
         os.replace(fresh, TREE)
 
 
@@ -56,7 +60,7 @@ def _download(pin: dict[str, str], work: Path) -> Path:
     given = os.environ.get("MINERVA_LLAMA_CPP_SDIST")
     if given:
         if not Path(given).is_file():
-            _fail(f"MINERVA_LLAMA_CPP_SDIST names {given}, which is no file")
+            raise _Problem(f"MINERVA_LLAMA_CPP_SDIST names {given}, which is no file")
         return Path(given)
     print(f"downloading llama.cpp {pin['commit']} ({pin['package']} {pin['version']} from PyPI)", flush=True)
     requirement = work / "pin.txt"
@@ -68,11 +72,15 @@ def _download(pin: dict[str, str], work: Path) -> Path:
     if done.returncode == 0 and len(found) == 1:
         return found[0]
     if "DO NOT MATCH THE HASHES" in done.stderr:
-        _fail("the downloaded llama.cpp does not have the pinned sha256: do not use it; check the package index in use")
+        raise _Problem(
+            "the downloaded llama.cpp does not have the pinned sha256: do not use it; check the package index in use"
+        )
     if "No module named pip" in done.stderr:
-        _fail(f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`, or set MINERVA_LLAMA_CPP_DIR to a tree")
+        raise _Problem(
+            f"{sys.executable} has no pip: run `{sys.executable} -m ensurepip`, or set MINERVA_LLAMA_CPP_DIR"
+        )
     reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-    _fail(
+    raise _Problem(
         f"cannot download {pin['package']} {pin['version']} ({reason}): connect to a package index, or set "
         "MINERVA_LLAMA_CPP_DIR to a llama.cpp tree, or MINERVA_LLAMA_CPP_SDIST to the downloaded archive"
     )
@@ -81,7 +89,9 @@ def _download(pin: dict[str, str], work: Path) -> Path:
 def _verify(archive: Path, pin: dict[str, str]) -> None:
     actual = hashlib.sha256(archive.read_bytes()).hexdigest()
     if actual != pin["sha256"]:
-        _fail(f"{archive.name} has sha256 {actual}, the pin says {pin['sha256']}: do not use it; download it again")
+        raise _Problem(
+            f"{archive.name} has sha256 {actual}, the pin says {pin['sha256']}: do not use it; download it again"
+        )
 
 
 def _unpack(archive: Path, target: Path) -> None:
@@ -100,22 +110,59 @@ def _unpack(archive: Path, target: Path) -> None:
                 shutil.copyfileobj(source, out)
             os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)
     if not (target / "CMakeLists.txt").is_file():
-        _fail(f"{archive.name} carries no vendor/llama.cpp: it is not the pinned source distribution")
+        raise _Problem(f"{archive.name} carries no vendor/llama.cpp: it is not the pinned source distribution")
 
 
 def _apply(patch: Path, tree: Path) -> None:
-    """Strict: a hunk whose context is not there, to the letter, stops the build."""
-    import patch_ng
+    """Strict: a hunk that is not there to the letter, or is there already, stops the build."""
+    try:
+        import patch_ng
+    except ImportError:
+        raise _Problem(
+            f"patch-ng is missing: `{sys.executable} -m pip install patch-ng`, or build without --no-build-isolation"
+        ) from None
+    complaints = _Complaints()
+    patch_ng.logger.addHandler(complaints)
+    try:
+        patches = patch_ng.fromfile(str(patch))
+        applied = bool(patches) and patches.apply(strip=1, root=str(tree)) and not complaints.lines
+    finally:
+        patch_ng.logger.removeHandler(complaints)
+    if not applied:
+        reason = " ".join((complaints.lines or ["it is no patch"])[-1].split())
+        raise _Problem(
+            f"{patch.name} does not apply to the vendored llama.cpp ({reason}): refresh it against the pinned tree"
+        )
 
-    patches = patch_ng.fromfile(str(patch))
-    if not patches or not patches.apply(strip=1, root=str(tree)):
-        _fail(f"{patch.name} does not apply to the vendored llama.cpp: refresh it against the pinned tree")
+
+class _Complaints(logging.Handler):
+    """What patch-ng warns about; it goes into our one line instead of to the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
-def _fail(message: str) -> None:
-    print(f"minerva: {message}", file=sys.stderr)
-    raise SystemExit(1)
+def _keep_times(old: Path, fresh: Path) -> None:
+    """Files that are as they were keep their time, so that a new patch compiles no more than it changes."""
+    for path in fresh.rglob("*"):
+        before = old / path.relative_to(fresh)
+        if path.is_file() and before.is_file() and filecmp.cmp(path, before, shallow=False):
+            times = before.stat()
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+class _Problem(Exception):
+    """What the person who builds has to know, in one line."""
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except _Problem as problem:
+        sys.exit(f"minerva: {problem}")
+    except OSError as problem:
+        sys.exit(f"minerva: llama.cpp cannot be unpacked into {HERE}: {problem}")

@@ -1,0 +1,1 @@
+"""How the model in `minerva/assets` is made: corpus, tokenizer, training, GGUF export and evaluation."""
