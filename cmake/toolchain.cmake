@@ -15,11 +15,7 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 
 if (MINERVA_DEBUG)
-    # assert() everywhere, llama.cpp included, and bounds checks in the C++ library.
-    foreach(language C CXX)
-        string(REPLACE "-DNDEBUG" "" CMAKE_${language}_FLAGS_RELWITHDEBINFO "${CMAKE_${language}_FLAGS_RELWITHDEBINFO}")
-    endforeach()
-    add_compile_definitions(_GLIBCXX_ASSERTIONS)
+    add_compile_definitions(_GLIBCXX_ASSERTIONS)  # bounds checks in the C++ library, llama.cpp included
 endif()
 
 find_package(Python QUIET COMPONENTS Interpreter Development.Module)

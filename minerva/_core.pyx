@@ -555,8 +555,9 @@ cdef class Context:
         params.n_ctx = n_ctx
         params.n_batch = n_batch
         params.n_ubatch = min(n_ubatch, n_batch)
-        params.n_seq_max = n_slots
-        params.n_outputs_max = n_outputs_max or n_slots
+        # One id more than slots: llama.cpp saves the cells of ids below n_seq_max only, `save` borrows it for others.
+        params.n_seq_max = n_slots + 1 if kv_unified and n_slots < MAX_SEQUENCES else n_slots
+        params.n_outputs_max = max(n_outputs_max, params.n_seq_max)  # llama.cpp asserts as much
         params.n_threads = threads
         params.n_threads_batch = threads_batch
         params.flash_attn_type = <llama.llama_flash_attn_type> <int> FLASH_ATTENTION[flash_attn]
@@ -580,7 +581,7 @@ cdef class Context:
         self.kv_unified = kv_unified
         self.threads = threads
         self.n_batch = llama.llama_n_batch(self.ptr)
-        self.n_outputs_max = params.n_outputs_max
+        self.n_outputs_max = n_outputs_max or n_slots
 
     def __dealloc__(self):
         if self.ptr is not NULL:
@@ -615,6 +616,9 @@ cdef class Context:
         if c_batch.size() > self.n_batch or c_batch.outputs() > self.n_outputs_max:
             raise EngineError(f"a batch of {c_batch.size()} tokens and {c_batch.outputs()} outputs: "
                               f"the context takes {self.n_batch} and {self.n_outputs_max}")
+        if not 0 <= c_batch.lowest_seq() <= c_batch.highest_seq() < self.n_slots:
+            raise EngineError(f"refused the batch (slots {c_batch.lowest_seq()} to {c_batch.highest_seq()}): an "
+                              f"invalid slot, they go from 0 to {self.n_slots - 1}")
         if before_sampling is None:
             with nogil:
                 rc = c_batch.decode(self.ptr)
@@ -675,6 +679,12 @@ cdef class Context:
         cdef size_t size
         cdef bytes blob
         self._check_seq(seq)
+        if seq > self.n_slots:
+            self.copy(seq, self.n_slots)
+            try:
+                return self.save(self.n_slots)
+            finally:
+                self.remove(self.n_slots)
         size = llama.llama_state_seq_get_size(self.ptr, seq)
         blob = PyBytes_FromStringAndSize(NULL, size)
         size = llama.llama_state_seq_get_data(self.ptr, <uint8_t *> PyBytes_AS_STRING(blob), size, seq)

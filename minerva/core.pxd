@@ -78,6 +78,8 @@ cdef extern from "batch.h" namespace "minerva" nogil:
         int32_t size()
         int32_t outputs()
         int32_t capacity()
+        llama_seq_id lowest_seq()
+        llama_seq_id highest_seq()
 
 cdef extern from "chat_format.h" namespace "minerva" nogil:
     cdef cppclass RenderedChat:

@@ -1,5 +1,6 @@
 #include "batch.h"
 
+#include <algorithm>
 #include <exception>
 
 namespace minerva {
@@ -72,7 +73,9 @@ void Batch::clear() {
     positions_.clear();
     wants_logits_.clear();
     turns_.clear();
-    n_outputs_ = 0;
+    n_outputs_   = 0;
+    lowest_seq_  = INT32_MAX;
+    highest_seq_ = INT32_MIN;
 }
 
 bool Batch::add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits, Head * head, int32_t n_drafts) {
@@ -83,6 +86,8 @@ bool Batch::add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits,
     tokens_.push_back(token);
     positions_.push_back(pos);
     seq_ids_[row] = seq;
+    lowest_seq_   = std::min(lowest_seq_, seq);
+    highest_seq_  = std::max(highest_seq_, seq);
     wants_logits_.push_back(logits);
     n_outputs_ += logits;
     if (head) {

@@ -56,6 +56,8 @@ public:
     // How many rows want logits.
     int32_t outputs() const { return n_outputs_; }
     int32_t capacity() const { return capacity_; }
+    llama_seq_id lowest_seq() const { return lowest_seq_; }
+    llama_seq_id highest_seq() const { return highest_seq_; }
 
 private:
     struct Turn {
@@ -66,6 +68,8 @@ private:
 
     int32_t                    capacity_;
     int32_t                    n_outputs_ = 0;
+    llama_seq_id               lowest_seq_  = INT32_MAX;
+    llama_seq_id               highest_seq_ = INT32_MIN;
     std::vector<llama_token>   tokens_;
     std::vector<llama_pos>     positions_;
     std::vector<int32_t>       n_seq_ids_;

@@ -87,9 +87,12 @@ class ConstraintCompiler:
             raise
         except Exception as e:  # the GBNF converter has no exception of its own
             raise RequestError(f"{param} cannot be enforced: {e}", param=param) from None
-        if matcher.is_error():
-            reason = matcher.get_error().strip().splitlines()
-            raise RequestError(f"{param} cannot be enforced: {' '.join(reason)[:500]}", param=param)
+        first = matcher.deep_copy()
+        TokenConstraint(first, len(self._vocab)).fill()  # some are too complex only once they are used
+        for tried in (matcher, first):
+            if tried.is_error():
+                reason = " ".join(tried.get_error().split())
+                raise RequestError(f"{param} cannot be enforced: {reason[:500]}", param=param)
         return matcher
 
     def _llguidance_tokenizer(self) -> llguidance.LLTokenizer:

@@ -185,7 +185,11 @@ class Engine:
             if stop_sequence is None:
                 logprobs = None
         elif sequence.constraint is not None:
-            sequence.constraint.accept(tokens[0])
+            try:
+                sequence.constraint.accept(tokens[0])
+            except EngineError as e:
+                self._end(sequence, error=e)
+                return
             finish = "stop" if sequence.constraint.complete else None
         if finish is None and self._is_full(sequence):
             finish = "length"
@@ -243,5 +247,10 @@ class Engine:
 
 
 def _fill_masks(constraints: list[TokenConstraint]) -> None:
+    """One that cannot be filled allows nothing, which fails its own sequence and no other."""
     for constraint in constraints:
-        constraint.fill()
+        try:
+            constraint.fill()
+        except Exception:
+            log.exception("a constraint's mask cannot be computed")
+            constraint.mask.fill(0)

