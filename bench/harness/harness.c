@@ -129,7 +129,7 @@ int main(int argc, char ** argv) {
         { "-m", &opt.model, NULL },
         { "-n", NULL, &opt.n_predict },
         { "-c", NULL, &opt.n_ctx },
-        { "-t", NULL, &opt.n_threads },
+        { "-t", "--threads", &opt.n_threads },
         { "-b", NULL, &opt.n_batch },
         { "-ub", NULL, &opt.n_ubatch },
         { "-ngl", NULL, &opt.n_gpu_layers },

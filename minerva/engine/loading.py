@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,11 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
     if layers == 0:
         device = f"CPU, {threads} threads"
     step_tokens = min(options.batch_size, sizes.n_cells)
-    shares = context.kv_unified and can_cut(context, step_tokens)
+    with ThreadPoolExecutor(1) as elsewhere:
+        # OpenMP keeps threads for each thread that ever computed, and with more of them than cores it spins no more
+        # at its barriers: a quarter of the speed. This thread ends, and its OpenMP threads with it.
+        can_share = elsewhere.submit(can_cut, context, step_tokens).result()
+    shares = context.kv_unified and can_share
     guesser: Guesser = PromptLookup()
     if options.model_draft is not None:
         guesser = DraftModel(
