@@ -11,7 +11,7 @@ Importing this package loads no native code; the first use of `LLM` or `AsyncLLM
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from pkgutil import extend_path
+from pkgutil import extend_path as _extend_path
 from typing import TYPE_CHECKING, Any
 
 from minerva.errors import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from minerva.llm import LLM, AsyncLLM, Chunk, Completion
 
 # In a checkout this folder hides an installed Minerva: the extension is found there all the same.
-__path__ = extend_path(__path__, __name__)
+__path__ = _extend_path(__path__, __name__)
 
 try:
     __version__ = version("minerva-llm")

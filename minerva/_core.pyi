@@ -10,6 +10,9 @@ DEBUG: bool
 LLAMA_VERSION: str
 MAX_TEXT_BYTES: int
 MAX_SEQUENCES: int
+CACHE_TYPES: dict[str, int]
+FLASH_ATTENTION: dict[str, int]
+ROPE_SCALING: dict[str, int]
 
 class Device(TypedDict):
     name: str

@@ -20,7 +20,7 @@ from minerva.engine.options import EngineOptions
 from minerva.engine.prefix_cache import NoSharing, PrefixCache
 from minerva.engine.ram_tier import RamTier
 from minerva.engine.scheduler import Scheduler
-from minerva.engine.sizing import Sizes, choose_gpu_layers, choose_sizes, free_memory, physical_cores
+from minerva.engine.sizing import Sizes, choose_gpu_layers, choose_sizes, choose_threads, free_memory
 from minerva.engine.speculation import Guesser, PromptLookup, Speculator
 from minerva.errors import InvalidModelError, MinervaError
 
@@ -63,7 +63,7 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
     sizes = choose_sizes(
         options, n_ctx_train=model.n_ctx_train, kv_bytes_per_token=_kv_bytes(model, options), memory=free_memory()
     )
-    threads = options.threads or physical_cores()
+    threads = options.threads or choose_threads(model.size)
     try:
         context = _make_context(model, options, sizes, threads)
     except MinervaError:

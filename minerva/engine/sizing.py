@@ -19,6 +19,9 @@ KV_SHARE = 0.5
 GPU_MARGIN = 1 << 30
 """Bytes of a GPU's memory left for compute buffers and for others."""
 
+SMALL_MODEL = 16 << 20
+"""Bytes. A step of a smaller model takes less time than its threads need to meet."""
+
 CELL_PADDING = 256
 """llama.cpp rounds a cache up to whole multiples of so many cells."""
 
@@ -67,6 +70,11 @@ def choose_gpu_layers(*, n_layers: int, model_bytes: int, gpu_free: int, wanted:
         return 0
     per_layer = model_bytes / (n_layers + 1)
     return min(n_layers + 1, int((gpu_free - GPU_MARGIN) / per_layer))
+
+
+def choose_threads(model_bytes: int) -> int:
+    """All physical cores, but one for a model so small that its threads would mostly wait for each other."""
+    return 1 if model_bytes < SMALL_MODEL else physical_cores()
 
 
 def physical_cores() -> int:
