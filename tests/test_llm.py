@@ -409,6 +409,12 @@ def test_a_context_larger_than_memory_is_an_error_that_says_what_fits(path: Path
         LLM(path, ctx_size=10**10, gpu_layers=0)
 
 
+def test_a_batch_smaller_than_the_slots_still_serves_them_all(path: Path) -> None:
+    with LLM(path, **{**OPTIONS, "batch_size": 1, "parallel": 8}) as made:
+        done = made.generate([f"Number {i}" for i in range(12)], max_tokens=8, ignore_eos=True)
+    assert [c.completion_tokens for c in done] == [8] * 12
+
+
 # The end
 
 

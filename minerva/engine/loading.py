@@ -75,7 +75,7 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
         context = _make_context(model, options, sizes, threads)
     if layers == 0:
         device = f"CPU, {threads} threads"
-    step_tokens = min(options.batch_size, sizes.n_cells)
+    step_tokens = _step_tokens(options, sizes)
     with ThreadPoolExecutor(1) as elsewhere:
         # OpenMP keeps threads for each thread that ever computed, and with more of them than cores it spins no more
         # at its barriers: a quarter of the speed. This thread ends, and its OpenMP threads with it.
@@ -167,7 +167,7 @@ def _open(options: EngineOptions, layers: int, progress: Callable[[float], None]
 
 
 def _make_context(model: Model, options: EngineOptions, sizes: Sizes, threads: int) -> Context:
-    step_tokens = min(options.batch_size, sizes.n_cells)
+    step_tokens = _step_tokens(options, sizes)
     return Context(
         model,
         n_ctx=sizes.n_cells,
@@ -186,6 +186,11 @@ def _make_context(model: Model, options: EngineOptions, sizes: Sizes, threads: i
         rope_freq_scale=options.rope_freq_scale,
         yarn_orig_ctx=options.yarn_orig_ctx,
     )
+
+
+def _step_tokens(options: EngineOptions, sizes: Sizes) -> int:
+    """The most tokens of one step: what was asked for, but a token for every slot at least."""
+    return min(max(options.batch_size, _rows(sizes)), sizes.n_cells)
 
 
 def _rows(sizes: Sizes) -> int:
