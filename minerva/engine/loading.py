@@ -74,7 +74,7 @@ def load(options: EngineOptions, progress: Callable[[float], None] | None = None
         model, layers, device = _load_model(msgspec.structs.replace(options, gpu_layers=0), progress, notes)
         context = _make_context(model, options, sizes, threads)
     if layers == 0:
-        device = f"CPU, {threads} threads"
+        device = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     step_tokens = _step_tokens(options, sizes)
     with ThreadPoolExecutor(1) as elsewhere:
         # OpenMP keeps threads for each thread that ever computed, and with more of them than cores it spins no more
