@@ -80,10 +80,6 @@ def devices():
     return found
 
 
-def supports_gpu_offload():
-    return bool(llama.llama_supports_gpu_offload())
-
-
 def check(int rc):
     """llama_decode's return code as an exception."""
     if rc == 0:
@@ -194,15 +190,6 @@ cdef class Model:
     @property
     def is_recurrent(self):
         return bool(llama.llama_model_is_recurrent(self.ptr))
-
-    @property
-    def is_hybrid(self):
-        return bool(llama.llama_model_is_hybrid(self.ptr))
-
-    @property
-    def n_swa(self):
-        """The window of sliding-window attention in tokens, 0 without one."""
-        return llama.llama_model_n_swa(self.ptr)
 
     def metadata(self, str key):
         """A metadata value as text, or None."""

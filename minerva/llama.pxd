@@ -102,13 +102,11 @@ cdef extern from "llama.h" nogil:
     void llama_model_free(llama_model * model)
     llama_context * llama_init_from_model(llama_model * model, llama_context_params params) except +
     void llama_free(llama_context * ctx)
-    cbool llama_supports_gpu_offload()
 
     const llama_vocab * llama_model_get_vocab(const llama_model * model)
     int32_t llama_model_n_ctx_train(const llama_model * model)
     int32_t llama_model_n_embd(const llama_model * model)
     int32_t llama_model_n_layer(const llama_model * model)
-    int32_t llama_model_n_swa(const llama_model * model)
     uint64_t llama_model_size(const llama_model * model)
     uint64_t llama_model_n_params(const llama_model * model)
     int32_t llama_model_desc(const llama_model * model, char * buf, size_t size)
@@ -116,7 +114,6 @@ cdef extern from "llama.h" nogil:
     cbool llama_model_has_encoder(const llama_model * model)
     cbool llama_model_has_decoder(const llama_model * model)
     cbool llama_model_is_recurrent(const llama_model * model)
-    cbool llama_model_is_hybrid(const llama_model * model)
 
     int32_t llama_vocab_n_tokens(const llama_vocab * vocab)
     int32_t llama_vocab_type(const llama_vocab * vocab)

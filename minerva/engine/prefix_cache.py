@@ -109,7 +109,7 @@ class PrefixCache:
         if n:
             self.memory.copy(node.leaf().holder, sequence.slot, 0, n)
         self._lock(sequence, node)
-        sequence.computed = sequence.cached = n
+        _found(sequence, n)
 
     def publish(self, sequence: Sequence) -> None:
         """Puts what a running sequence has computed into the tree. Where others have put the same tokens before,
@@ -203,7 +203,7 @@ class PrefixCache:
             self.memory.remove(sequence.slot)
             return False
         self.memory.remove(sequence.slot, found.length)
-        sequence.computed = sequence.cached = found.length
+        _found(sequence, found.length)
         return True
 
     def _root(self, namespace: str) -> Node:
@@ -275,3 +275,12 @@ class PrefixCache:
         else:
             self._release_holder(leaf)
         return freed
+
+
+def _found(sequence: Sequence, n: int) -> None:
+    """The first n tokens need no computing. What a sequence finds of its own work when it comes back from waiting was
+    not cached for it: `cached` is what it found at first.
+    """
+    sequence.computed = n
+    if sequence.admitted is None:
+        sequence.cached = n

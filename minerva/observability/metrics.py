@@ -71,18 +71,19 @@ class _Engines(Collector):
             waiting.add_metric([sample.model], sample.waiting)
             restarts.add_metric([sample.model], sample.restarts)
         yield from (ready, running, waiting, restarts)
-        for name in sorted({name for sample in self._samples for name in sample.counters}):
-            counter = CounterMetricFamily(_named(name), f"The engine's {name}.", labels=["model"])
-            for sample in self._samples:
-                if name in sample.counters:
-                    counter.add_metric([sample.model], sample.counters[name])
-            yield counter
-        for name in sorted({name for sample in self._samples for name in sample.gauges}):
-            gauge = GaugeMetricFamily(_named(name), f"The engine's {name}.", labels=["model"])
-            for sample in self._samples:
-                if name in sample.gauges:
-                    gauge.add_metric([sample.model], sample.gauges[name])
-            yield gauge
+        yield from self._families(CounterMetricFamily, [sample.counters for sample in self._samples])
+        yield from self._families(GaugeMetricFamily, [sample.gauges for sample in self._samples])
+
+    def _families(
+        self, kind: type[CounterMetricFamily | GaugeMetricFamily], figures: list[Mapping[str, float]]
+    ) -> Iterator[Metric]:
+        """A family for each name that some engine reports."""
+        for name in sorted({name for reported in figures for name in reported}):
+            family = kind(_named(name), f"The engine's {name}.", labels=["model"])
+            for sample, reported in zip(self._samples, figures, strict=True):
+                if name in reported:
+                    family.add_metric([sample.model], reported[name])
+            yield family
 
 
 def _named(name: str) -> str:

@@ -123,6 +123,17 @@ def test_when_cells_run_out_everyone_finishes_and_preempted_work_is_not_all_lost
     assert [s.generated for s in sequences] == [80] * 4
 
 
+def test_what_a_preempted_sequence_finds_of_its_own_work_does_not_count_as_cached():
+    core = FakeCore(sharing=True)
+    sequence = core.sequence(1, 40, max_tokens=20)
+    for _ in range(10):
+        core.step()
+    core.scheduler.preempt(sequence)
+    core.run()
+    assert sequence.generated == 20
+    assert sequence.cached == 0
+
+
 prompts = st.lists(
     st.tuples(
         st.lists(st.integers(0, 2), min_size=1, max_size=40),  # few tokens, so that prefixes meet
